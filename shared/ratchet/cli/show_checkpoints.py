@@ -8,7 +8,7 @@ from math import comb
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.cli.context import artifacts, find_checkpoint, label
@@ -19,7 +19,7 @@ from ratchet.cli.view.view_model import CheckpointView, levels_line, plain, stat
 from ratchet.data.example import Example
 from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.load_evaluation import load_evaluation, load_suite
-from ratchet.evaluation.paired_outcomes import OutcomeCounts, outcome_table, total_of
+from ratchet.evaluation.paired_outcomes import OutcomeCounts, PairedScores, outcome_table, score_table, total_of
 from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.record import Evaluation, ItemRecord, paired
 from ratchet.ledger.deployments import HistoryEntry
@@ -45,11 +45,12 @@ STAGES = {"raw": "raw", "tempered": "temperature-scaled", "platt_scaled": "Platt
 
 @kind
 def leaderboard(reader: Reader, limit: Limit = 20, family: Family = None) -> Page:
-    """Rank checkpoints by their accuracy on the eval suite.
+    """Rank checkpoints by their scores on the eval suite.
 
-    The range is the rate's 95 % interval (Wilson). `tie` marks checkpoints that the paired comparison on the same items
-    cannot distinguish from the best. It is empty where a checkpoint was not compared yet, or was evaluated under other
-    conditions.
+    The score is the share of right answers; of a task measured by loss, each item counts as exp(-loss), and of a judged
+    one as the judge's preference. The percentage and its 95 % range (Wilson) are of graded items. `tie` marks
+    checkpoints that the paired comparison on the same items cannot distinguish from the best. It is empty where a
+    checkpoint was not compared yet, or was evaluated under other conditions.
     """
     entries = newest_ranking(reader.session)
     if family is not None:
@@ -59,10 +60,10 @@ def leaderboard(reader: Reader, limit: Limit = 20, family: Family = None) -> Pag
     columns = {
         "": lambda r: f"#{r.view.ordinal}",
         ">step": lambda r: f"{r.view.step:,}",
-        ">eval %": lambda r: f"{100 * r.view.overall.value:.1f}",
-        "95 % range": lambda r: _range(*r.bounds),
+        ">eval %": lambda r: f"{100 * r.view.overall.value:.1f}" if r.view.overall else "",
+        "95 % range": lambda r: _range(*r.bounds) if r.bounds else "",
         "tie": lambda r: TIE if r.entry.get("is_tied_with_best") else "",
-        ">items": lambda r: r.view.overall.n,
+        ">items": lambda r: (r.view.overall.n if r.view.overall else 0) + sum(s.n for s in r.view.scores.values()),
         "by level": lambda r: levels_line(r.view),
         "saved": lambda r: clock(r.view.created_at),
         "status": lambda r: r.status,
@@ -79,23 +80,26 @@ class _Ranked(NamedTuple):
     status: str
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        assert self.view.overall is not None
+    def bounds(self) -> tuple[float, float] | None:
+        """The 95 % interval of the rate of graded items, where there are any."""
+        if self.view.overall is None:
+            return None
         interval = wilson(self.view.overall.correct, self.view.overall.n)
         return interval.low, interval.high
 
     def values(self) -> dict[str, Any]:
-        view, (low, high) = self.view, self.bounds
-        assert view.overall is not None
+        view, (low, high) = self.view, self.bounds or (None, None)
         return {
             "checkpoint_id": view.id,
             "ordinal": view.ordinal,
             "step": view.step,
-            "correct": view.overall.correct,
-            "items": view.overall.n,
+            "correct": view.overall.correct if view.overall else None,
+            "items": view.overall.n if view.overall else 0,
             "low": low,
             "high": high,
             "levels": {f"{name}/{level}": rate.model_dump() for (name, level), rate in view.levels.items()},
+            "scores": {name: score.model_dump() for name, score in view.scores.items()},
+            "score": self.entry.get("score"),
             "is_tied_with_best": self.entry.get("is_tied_with_best"),
             "cost": self.entry.get("cost"),
             "over_budget": self.entry.get("over_budget"),
@@ -111,13 +115,16 @@ def newest_ranking(session: Session) -> dict[str, Entry]:
 
 
 def _best(session: Session, limit: int) -> list[CheckpointView]:
-    """The best on the current eval suite; rates on earlier suites are not comparable."""
+    """The best on the current eval suite, by the score of its tally; scores on earlier suites are not comparable."""
     query = select(CheckpointRow).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
     query = query.join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
     query = query.where(SuiteRow.pool == SHOWN_POOL, SuiteRow.retired_at.is_(None), EvaluationRow.items > 0)
-    best_first = ((EvaluationRow.correct * 1.0 / EvaluationRow.items).desc(), CheckpointRow.ordinal.desc())
-    views = read_checkpoints(session, session.scalars(query.order_by(*best_first).limit(limit)).all())
-    return sorted(views, key=lambda view: (view.overall.value if view.overall else 0.0, view.ordinal), reverse=True)
+    rate = EvaluationRow.correct * 1.0 / EvaluationRow.items
+    score = func.coalesce(EvaluationRow.tally["score"].as_float(), rate)
+    best_first = (score.desc(), CheckpointRow.ordinal.desc())
+    rows = session.scalars(query.order_by(*best_first).limit(limit)).all()
+    views = {view.id: view for view in read_checkpoints(session, rows)}
+    return [views[row.id] for row in rows]
 
 
 def _of_family(session: Session, entries: Mapping[str, Entry], family: str) -> list[dict[str, Any]]:
@@ -131,15 +138,27 @@ def _of_family(session: Session, entries: Mapping[str, Entry], family: str) -> l
 
 
 def _family_leaderboard(ranked: list[dict[str, Any]], family: str) -> Page:
+    is_loss = bool(ranked) and ranked[0].get("metric") == "loss"
+
+    def shown(value: float) -> str:
+        return f"{value:.2f}" if is_loss else f"{100 * value:.1f}"
+
     columns = {
         ">rank": lambda r: r["rank"],
         "": lambda r: r["checkpoint"],
-        f">{family} %": lambda r: f"{100 * r['correct'] / r['n']:.1f}",
-        "95 % range": lambda r: _range(r["interval"]["low"], r["interval"]["high"]),
+        f">{family} {'nats/token' if is_loss else '%'}": lambda r: shown(_mean(r)),
+        "95 % range": lambda r: (
+            f"{shown(r['interval']['low'])} to {shown(r['interval']['high'])}" if r["interval"] else ""
+        ),
         "tie": lambda r: TIE if r["is_tied_with_best"] else "",
         ">items": lambda r: r["n"],
     }
     return Page([Table("checkpoints", ranked, columns)])
+
+
+def _mean(entry: Entry) -> float:
+    """The mean of a family; rankings of earlier versions have counts alone."""
+    return float(entry["mean"]) if "mean" in entry else entry["correct"] / entry["n"]
 
 
 def _range(low: float, high: float) -> str:
@@ -198,16 +217,32 @@ def previews(reader: Reader, limit: Limit = 12) -> Page:
 
 
 class PairedItem(NamedTuple):
-    """An item that one of two checkpoints answered right and the other wrong."""
+    """An item that one of two checkpoints answered right and the other wrong, or on which their scores differ."""
 
     item: Example
     before: ItemRecord
     after: ItemRecord
 
+    @property
+    def gain(self) -> float:
+        """The later score minus the earlier one; 0 where one was not measured."""
+        before, after = self.before.score, self.after.score
+        return 0.0 if before is None or after is None else after - before
+
+    @property
+    def text(self) -> str:
+        """``gained``, ``lost``, or the change of the loss in nats or of the preference."""
+        if self.before.metric == "accuracy":
+            return "gained" if self.after.correct else "lost"
+        change = -self.gain if self.before.metric == "loss" else self.gain
+        return f"{change:+.2f}" + (" nats" if self.before.metric == "loss" else "")
+
     def values(self) -> dict[str, Any]:
         return {
             "item_id": self.item.id,
-            "gained": self.after.correct,
+            "gained": self.gain > 0,
+            "metric": self.before.metric,
+            "scores": [self.before.score, self.after.score],
             "family": self.before.family,
             "level": self.before.level,
             "question": self.item.question,
@@ -229,7 +264,8 @@ def diff(
 ) -> Page:
     """List the items on which two checkpoints differ.
 
-    Losses come first, then gains, with both answers. Confirm suites are never shown: a test set loses its value when
+    Losses come first, then gains, with both answers; of a task that is not graded the items whose score has changed
+    most, the worst first. Confirm suites are never shown: a test set loses its value when
     its items are known.
     """
     session, store = reader.session, artifacts(reader.settings)
@@ -240,14 +276,16 @@ def diff(
     records = [_record(session, checkpoint, row) for checkpoint in pair]
     before, after = (_only_family(load_evaluation(store, record), family) for record in records)
     items = load_suite(store, row).by_id
-    found = [
-        PairedItem(items[one.item_id], one, two) for one, two in paired(before, after) if one.correct is not two.correct
-    ]
-    found.sort(key=lambda differing: (differing.after.correct, differing.before.family, differing.before.level))
-    total = total_of(outcome_table(before, after))
+    pairs = [PairedItem(items[one.item_id], one, two) for one, two in paired(before, after)]
+    found = sorted(
+        (pair for pair in pairs if pair.gain),
+        key=lambda differing: (differing.gain, differing.before.family, differing.before.level),
+    )
+    table, scores = outcome_table(before, after), score_table(before, after)
+    total = total_of(table)
     names = [label(checkpoint) for checkpoint in pair]
     columns = {
-        "": lambda d: "gained" if d.after.correct else "lost",
+        "": lambda d: d.text,
         "family": lambda d: d.before.family,
         ">level": lambda d: d.before.level,
         "question": lambda d: shortened(d.item.question, WIDEST_CELL),
@@ -257,9 +295,18 @@ def diff(
     }
     return Page(
         [Table("items", found[:limit], columns, PairedItem.values)],
-        lead=_summary(names[0], names[1], row.pool, total),
+        lead=" ".join(
+            [
+                *([_summary(names[0], names[1], row.pool, total)] if table else []),
+                *(_score_summary(names[0], names[1], task) for task in scores),
+            ]
+        ),
         note=f"… and {len(found) - limit} more: --limit {len(found)}." if len(found) > limit else "",
-        facts={"suite": row.id, **total.model_dump()},
+        facts={
+            "suite": row.id,
+            **total.model_dump(),
+            "tasks": [task.model_dump(exclude={"differences"}) for task in scores],
+        },
     )
 
 
@@ -294,6 +341,26 @@ def _summary(earlier: str, later: str, pool: str, total: OutcomeCounts) -> str:
     return (
         f"{later} against {earlier} on {total.n} {pool} items: {total.gains} gained, {total.losses} lost, "
         f"{100 * total.effect:+.1f} points; {chance} (p = {p:.2g}, one comparison, not corrected)."
+    )
+
+
+def _score_summary(earlier: str, later: str, task: PairedScores) -> str:
+    """The change of a task's mean, with the interval of the clipped differences."""
+    from ratchet.stats.paired_scores import BOUNDS, mean_interval
+
+    if not task.n:
+        return f"{task.family}: no item has a score in both records."
+    bound = BOUNDS[task.metric]
+    interval = mean_interval(task.differences, bound)
+    if task.metric == "loss":
+        told = f"loss {task.before:.2f} → {task.after:.2f} nats/token"
+        span = f"{-interval.high:+.2f} to {-interval.low:+.2f}"
+    else:
+        told = f"preferred {task.before:.0%} → {task.after:.0%}"
+        span = f"{100 * interval.low:+.0f} to {100 * interval.high:+.0f} points"
+    return (
+        f"{task.family}, {later} against {earlier}: {told} on {task.n} items (95 % of the change {span}, differences "
+        f"clipped at {bound:g})."
     )
 
 

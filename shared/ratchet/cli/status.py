@@ -65,10 +65,12 @@ def as_values(view: View) -> dict[str, Any]:
     def checkpoint(values: dict[str, Any]) -> dict[str, Any]:
         levels = values.pop("levels")
         overall = values.pop("overall")
+        scores = values.pop("scores")
         return {
             **values,
             "eval": overall.model_dump() if overall else None,
             "levels": {f"{family}/{level}": rate.model_dump() for (family, level), rate in levels.items()},
+            "scores": {family: score.model_dump() for family, score in scores.items()},
         }
 
     plain = {field.name: getattr(view, field.name) for field in dataclasses.fields(view)}

@@ -14,6 +14,7 @@ from ratchet.cli.context import opened
 from ratchet.cli.output import Json, clock, print_json
 from ratchet.cli.view.reading import read_checkpoints, read_live
 from ratchet.cli.view.view_model import levels_line, percent, plain, status_text
+from ratchet.evaluation.record import overall_rate, rates_from_json, scores_in_words
 from ratchet.ledger.deployments import champion, serving
 from ratchet.ledger.tables import (
     BlockRow,
@@ -40,14 +41,18 @@ def why(
 
     A checkpoint can also be named as champion, newest, previous or base.
     """
-    with opened() as (_, ledger), ledger.read() as session:
+    with opened() as (settings, ledger), ledger.read() as session:
         found = context.find_checkpoint(session, checkpoint)
         facts = _facts(session, found)
         text = _headline(session, found)
+        folder = context.checkpoint_folder(settings, found)
     if as_json:
-        print_json({"checkpoint_id": found.id, "ordinal": found.ordinal, "headline": text, **facts})
+        about = {"checkpoint_id": found.id, "ordinal": found.ordinal, "headline": text, "folder": folder}
+        print_json({**about, **facts})
         return
     typer.echo(text)
+    if folder is not None:
+        typer.echo(f"files: {folder}")
     for section, rows in facts.items():
         if rows:
             typer.echo(f"\n{section.replace('_', ' ')}")
@@ -63,6 +68,8 @@ def _headline(session: Session, row: CheckpointRow) -> str:
         parts.append(f"Saved {clock(row.created_at)} at step {row.step:,}{loss}.")
     if view.overall is not None:
         parts.append(f"Right on {percent(view.overall)} % of {view.overall.n} eval items ({levels_line(view)}).")
+    elif view.scores:
+        parts.append(f"On the eval suite: {levels_line(view)}.")
     if row.reason:
         parts.append(row.reason)
     if live is not None and live.desired != row.ordinal:
@@ -148,7 +155,9 @@ def _label(session: Session, checkpoint_id: str) -> str:
 
 def _evaluation(row: EvaluationRow) -> Fact:
     numbers = {"tokens_per_s": round(row.tokens_per_s), "key": row.key}
-    return _fact(f"{row.pool} suite", f"{row.correct} of {row.items} right", "", numbers, row.created_at)
+    graded = overall_rate(rates_from_json(row.by_level))
+    told = [f"{graded.correct} of {graded.n} right"] if graded is not None else []
+    return _fact(f"{row.pool} suite", ", ".join([*told, *scores_in_words(row.scores)]), "", numbers, row.created_at)
 
 
 def _fact(who: str, outcome: str, reason: str, numbers: Mapping[str, Any], at: float) -> Fact:

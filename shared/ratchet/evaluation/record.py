@@ -188,6 +188,12 @@ def rates_from_json(by_level: Mapping[str, Mapping[str, Sequence[int]]]) -> Leve
     }
 
 
+def overall_rate(rates: LevelRates) -> Rate | None:
+    """The rate over all graded items; None without any."""
+    n = sum(rate.n for rate in rates.values())
+    return Rate(correct=sum(rate.correct for rate in rates.values()), n=n) if n else None
+
+
 class TaskScore(BaseModel):
     """The mean score of a task whose metric is loss or judge: nats per token, lower is better, or the share preferred.
 

@@ -15,6 +15,7 @@ from ratchet.evaluation.load_evaluation import ITEMS
 from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import (
     level_rates,
+    overall_rate,
     rates_from_json,
     rates_to_json,
     records_from_lines,
@@ -200,8 +201,9 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
 
 def _in_words(row: EvaluationRow) -> str:
     """Such as ``12 of 40 right, notes 1.61 nats/token``."""
-    graded = sum(rate.n for rate in rates_from_json(row.by_level).values())
-    return ", ".join([*([f"{row.correct} of {graded} right"] if graded else []), *scores_in_words(row.scores)])
+    graded = overall_rate(rates_from_json(row.by_level))
+    told = [f"{graded.correct} of {graded.n} right"] if graded is not None else []
+    return ", ".join([*told, *scores_in_words(row.scores)])
 
 
 def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) -> EvaluationRow:

@@ -13,7 +13,7 @@ from ratchet.cli.capacity import disk_shortage
 from ratchet.cli.output import shortened
 from ratchet.cli.view.activity import recent
 from ratchet.cli.view.view_model import Busy, CheckpointView, Deployed, Queue, Training, View
-from ratchet.evaluation.record import Rate, rates_from_json
+from ratchet.evaluation.record import overall_rate, rates_from_json, scores_from_json
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.deployments import CHAMPION_CHANGES
 from ratchet.ledger.health import PRESENT_S, is_expected
@@ -137,6 +137,7 @@ def _checkpoint_views(session: Session, rows: Sequence[CheckpointRow]) -> Iterat
 def _checkpoint_view(
     row: CheckpointRow, evaluation: EvaluationRow | None, outcomes: dict[str, str], wanted: tuple[str, ...]
 ) -> CheckpointView:
+    levels = rates_from_json(evaluation.by_level) if evaluation else {}
     return CheckpointView(
         id=row.id,
         ordinal=row.ordinal,
@@ -144,8 +145,9 @@ def _checkpoint_view(
         created_at=row.created_at,
         state=row.state,
         loss=row.train_loss,
-        overall=Rate(correct=evaluation.correct, n=evaluation.items) if evaluation else None,
-        levels=rates_from_json(evaluation.by_level) if evaluation else {},
+        overall=overall_rate(levels),
+        levels=levels,
+        scores=scores_from_json(evaluation.scores) if evaluation else {},
         outcomes=outcomes,
         verdicts_wanted=wanted,
     )

@@ -185,7 +185,7 @@ def _checkpoints(checkpoints: tuple[CheckpointView, ...], live: Deployed | None,
             f"{checkpoint.step:,}",
             f"{checkpoint.loss:.3f}" if checkpoint.loss is not None else "",
             f"{view_model.percent(checkpoint.overall)} %" if checkpoint.overall else "",
-            *(_levels(checkpoint.levels, family, wide) for family in families),
+            *(_results(checkpoint, family, wide) for family in families),
             _standing(checkpoint, live),
         )
     return table
@@ -194,7 +194,16 @@ def _checkpoints(checkpoints: tuple[CheckpointView, ...], live: Deployed | None,
 def _families(checkpoints: tuple[CheckpointView, ...]) -> dict[str, int]:
     """Families with the number of their levels, over all checkpoints shown."""
     cells = {cell for checkpoint in checkpoints for cell in checkpoint.levels}
+    cells |= {(family, 1) for checkpoint in checkpoints for family in checkpoint.scores}
     return {f: len({level for g, level in cells if g == f}) for f in sorted({f for f, _ in cells})}
+
+
+def _results(checkpoint: CheckpointView, family: str, wide: bool) -> Text:
+    """A family's rates by level, or a task's loss in nats a token or share of preferences."""
+    score = checkpoint.scores.get(family)
+    if score is None:
+        return _levels(checkpoint.levels, family, wide)
+    return Text(f"{score.mean:.2f}" if score.metric == "loss" else f"{score.mean:.0%}")
 
 
 def _levels(levels: LevelRates, family: str, wide: bool) -> Text:
@@ -207,6 +216,15 @@ def _levels(levels: LevelRates, family: str, wide: bool) -> Text:
     bars = Text("").join(Text(view_model.bar(rate), style=_shade(rate.value)) for rate in rates)
     pooled = Rate(correct=sum(rate.correct for rate in rates), n=sum(rate.n for rate in rates))
     return bars.append(f" {view_model.percent(pooled)}%", "dim")
+
+
+def _is_evaluated(checkpoint: CheckpointView) -> bool:
+    return bool(checkpoint.levels or checkpoint.scores)
+
+
+def _told(checkpoint: CheckpointView) -> str:
+    unit = " (% by level)" if checkpoint.levels else ""
+    return f"#{checkpoint.ordinal}: {view_model.levels_line(checkpoint)}{unit}"
 
 
 def _shade(rate: float) -> str:
@@ -274,15 +292,12 @@ class ChangeLines:
         new = [
             checkpoint
             for checkpoint in reversed(view.checkpoints)
-            if checkpoint.levels and checkpoint.id not in self._shown_levels
+            if _is_evaluated(checkpoint) and checkpoint.id not in self._shown_levels
         ]
         if not self._shown_levels:
             new = new[-1:]  # of the evaluations before the start, the newest is enough
-        self._shown_levels.update(checkpoint.id for checkpoint in view.checkpoints if checkpoint.levels)
-        return [
-            line(view.at, "accuracy", f"#{checkpoint.ordinal}: {view_model.levels_line(checkpoint)} (% by level)")
-            for checkpoint in new
-        ]
+        self._shown_levels.update(checkpoint.id for checkpoint in view.checkpoints if _is_evaluated(checkpoint))
+        return [line(view.at, "accuracy" if checkpoint.levels else "scores", _told(checkpoint)) for checkpoint in new]
 
     def _previews(self, view: View) -> list[str]:
         """The newest preview, once: how many answers were right, and each wrong one. Earlier previews are not

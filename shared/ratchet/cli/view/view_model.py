@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ratchet.cli.output import shortened
 from ratchet.evaluation.preview import Preview
-from ratchet.evaluation.record import LevelRates, Rate
+from ratchet.evaluation.record import LevelRates, Rate, TaskScore
 
 BARS = "·▁▂▃▄▅▆▇█"
 _IDLE = {"paused": "paused: `ratchet train resume`", "waiting": "waiting for data", "starting": "starting"}
@@ -42,7 +42,8 @@ class Training:
 
 @dataclass(frozen=True)
 class CheckpointView:
-    """One checkpoint as the view shows it. ``outcomes`` has each system's verdict so far.
+    """One checkpoint as the view shows it. ``outcomes`` has each system's verdict so far. ``overall`` and ``levels``
+    are of graded items, ``scores`` of tasks with another metric.
 
     ``verdicts_wanted`` names the systems that give a verdict on every checkpoint.
     """
@@ -55,6 +56,7 @@ class CheckpointView:
     loss: float | None = None
     overall: Rate | None = None
     levels: LevelRates = field(default_factory=dict)
+    scores: dict[str, TaskScore] = field(default_factory=dict)
     outcomes: dict[str, str] = field(default_factory=dict)
     verdicts_wanted: tuple[str, ...] = ()
 
@@ -181,11 +183,12 @@ def training_line(training: Training) -> str:
 
 
 def levels_line(checkpoint: CheckpointView) -> str:
-    """``chain_sum 100 98 64 3 · reverse 97 12``: per cent by level, the easiest first."""
+    """``chain_sum 100 98 64 3 · menus 1.61 nats/token``: per cent by level, the easiest first, then other metrics."""
     families: dict[str, list[str]] = {}
     for (family, _level), rate in sorted(checkpoint.levels.items()):
         families.setdefault(family, []).append(percent(rate))
-    return " · ".join(f"{family} {' '.join(rates)}" for family, rates in families.items())
+    graded = [f"{family} {' '.join(rates)}" for family, rates in families.items()]
+    return " · ".join([*graded, *(f"{family} {score.text}" for family, score in checkpoint.scores.items())])
 
 
 def previews_line(previews: Sequence[Preview]) -> str:
