@@ -54,6 +54,12 @@ def artifacts(settings: Settings) -> ArtifactStore:
     return artifact_store(settings)
 
 
+def checkpoint_folder(settings: Settings, row: CheckpointRow) -> str | None:
+    """Where the files of a checkpoint lie: a folder, or the address in a remote store; None once they are deleted."""
+    place = settings.artifact_url.removeprefix("file://").rstrip("/")
+    return f"{place}/{row.artifact}" if row.state != "deleted" else None
+
+
 def wake(settings: Settings, *systems: str) -> None:
     """Wake these systems. Without Redis, or on another host, a system's next sweep does it."""
     from ratchet.bus.celery_app import wake as wake_queue  # Celery, half a second of imports

@@ -54,6 +54,9 @@ COMMANDS = {
     "queue": Command("queue:app", OPERATE, "Show what waits for training, and skip a batch."),
     "train": Command("operate:train", OPERATE, "Pause and resume training, or skip the batch that is in training."),
     "deploy": Command("operate:deploy", OPERATE, "Decide what is live: deploy, roll back, freeze."),
+    "export": Command(
+        "export:export", OPERATE, "Write a checkpoint as a Hugging Face folder, for other programs or the hub."
+    ),
     "dead": Command("dead:app", OPERATE, "Show what failed repeatedly, and retry it."),
     "init": Command("init:init", SETUP, "Write ratchet.toml for your model and data: every setting with its meaning."),
     "config": Command("config:app", SETUP, "Show and check the settings."),
