@@ -21,8 +21,10 @@ from ratchet.user_files import open_regular
 
 HEADER_LIMIT_BYTES = 100_000_000
 
-PROCESS_BYTES = 550_000_000
-"""A process that has imported torch and transformers, and what the allocator keeps free. On a GPU, the CUDA context."""
+PROCESS_BYTES = 450_000_000
+"""A process that has imported torch and transformers; on a GPU, the CUDA context."""
+LOADED_BYTES = 4
+"""For each parameter of the embedding: the allocator keeps the memory in which the largest tensor was converted."""
 HELD_BYTES, GRADIENT_BYTES = 12, 4
 """For each trained parameter: fp32 weight and AdamW's two moments, and the gradient in fp32."""
 EMBEDDING_BYTES = 8
@@ -158,6 +160,7 @@ class MemoryEstimate:
     accumulates: bool = True
     """Whether gradients are kept from one micro-batch to the next; else they grow while activations are freed."""
     process: int = PROCESS_BYTES
+    """The process itself, and what the allocator keeps."""
 
     @property
     def total(self) -> int:
@@ -188,6 +191,7 @@ def estimate_memory(
         logits=int(tokens * answer_share * facts.vocabulary * LOGIT_BYTES[half]),
         embedding=0 if model.lora_rank else EMBEDDING_BYTES * facts.vocabulary * facts.hidden,
         accumulates=hyperparams.gradient_accumulation > 1,
+        process=PROCESS_BYTES + LOADED_BYTES * facts.vocabulary * facts.hidden,
     )
 
 
