@@ -127,6 +127,10 @@ class PreconditionFailed(RatchetError):
     """A command is not possible in the current state; the message says what is needed."""
 
 
+class AlreadySubmitted(PreconditionFailed):
+    """The same rows were submitted before."""
+
+
 class DamagedLedger(PreconditionFailed):
     """The file of an SQLite ledger is not a database, or is damaged."""
 

@@ -15,14 +15,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ratchet.data.example import Provenance
 from ratchet.data.file_kinds import PACKED_SUFFIXES, ROW_SUFFIXES, is_rows_file
 from ratchet.data.files import Conversion, convert
-from ratchet.errors import DataError, PreconditionFailed
-from ratchet.ledger import Transaction
-from ratchet.ledger.queue import submit
+from ratchet.errors import AlreadySubmitted, DataError, PreconditionFailed
 from ratchet.systems import NotReady, Outcome, Subject, Verdict, Work
 from ratchet.user_files import open_regular, printable
+from ratchet.user_tasks import add
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +34,7 @@ def waiting_files(inbox: Path) -> list[Subject]:
 
 
 def take(work: Work) -> Outcome:
-    """Publish the rows of the file and submit them to the gate."""
+    """Convert the file, and add its rows."""
     name = work.subject.id.rpartition("@")[0]
     file = next((file for version, file in _entries(work.settings.inbox) if version == work.subject.id), None)
     if file is None:
@@ -59,23 +57,26 @@ def take(work: Work) -> Outcome:
         return Verdict("refused", f"{error} Take it out of the inbox, or `touch` it once it can be read.")
     if not conversion.rows:
         return Verdict("refused", f"{name} has no rows")
-    artifact = work.artifacts.publish(copy, "batch", {"file": name}, consume=True)
-    return _submitted(name, artifact.id, conversion)
+    return _added(work, name, copy, conversion)
 
 
-def _submitted(name: str, artifact_id: str, conversion: Conversion) -> Verdict:
-    provenance = Provenance(generator="inbox", version="1", parents=(name,)).model_dump(mode="json")
-
-    def effects(tx: Transaction) -> None:
-        try:
-            tx.emit(submit(tx, artifact_id, conversion.rows, "user", provenance))
-        except PreconditionFailed:
-            return  # the same rows were submitted before
-
+def _added(work: Work, name: str, rows: Path, conversion: Conversion) -> Verdict:
+    """Add the rows as `ratchet data add` does: to the task that they name, or to one with the file's name."""
+    stores = (work.settings, work.ledger, work.artifacts)
+    try:
+        prepared = add.prepare(*stores, rows, name, add.Choice())
+        work.progress(f"adding {name}")
+        add.add_prepared(*stores, rows, name, prepared)
+    except AlreadySubmitted as error:
+        return Verdict("known", str(error))
+    except (DataError, PreconditionFailed) as error:
+        return Verdict("refused", f"{name}: {error}")
     reason = f"{conversion.rows} rows of {name}"
+    if prepared is not None:
+        reason += f" for the task {prepared.task.name} ({prepared.task.metric}), {prepared.split.held_rows} held out"
     if conversion.unreadable:
         reason += f", {conversion.unreadable} of them unreadable; the first: {conversion.refused[0][1]}"
-    return Verdict("submitted", reason, effects=effects)
+    return Verdict("submitted", reason)
 
 
 def _is_meant(file: Path) -> bool:

@@ -13,19 +13,17 @@ from sqlalchemy import func, select
 
 from ratchet.cli.context import artifacts, opened, wake
 from ratchet.cli.output import Json, print_json, print_table, shortened
-from ratchet.data.example import Provenance
 from ratchet.disk import home_errors
 from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.record import Metric
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.queue import PRIORITIES, submit
+from ratchet.ledger.queue import PRIORITIES
 from ratchet.ledger.tables import BatchRow, TaskRow
 from ratchet.settings import Settings, load
 from ratchet.user_files import printable
 
 if TYPE_CHECKING:
-    from ratchet.artifacts import ArtifactStore
     from ratchet.user_tasks.add import Choice
 
 MOST_SHOWN = 5
@@ -203,18 +201,16 @@ def add_rows(
     prepared = adding.prepare(settings, ledger, store, rows, source, choice)
     found: dict[str, Any] = {"source": source, "batch_ids": []}
     if prepared is not None:
+        found |= numbers(prepared)
         if not quiet:
             report(prepared)
-        if not dry_run:
-            found["batch_ids"].append(adding.commit(settings, ledger, store, prepared, priority))
-        found |= numbers(prepared)
     if prepared is None or prepared.family_rows:
-        count, lines = adding.family_lines(rows, prepared)
-        if not dry_run:
-            found["batch_ids"].append(_queued(ledger, store, source, count, lines, priority))
-        found["queued_rows"] = count
+        found["queued_rows"], _ = adding.family_lines(rows, prepared)
         if not quiet:
-            typer.echo(f"{count:,} rows of built-in tasks {'would be' if dry_run else 'are'} queued for training.")
+            verb = "would be" if dry_run else "are"
+            typer.echo(f"{found['queued_rows']:,} rows of built-in tasks {verb} queued for training.")
+    if not dry_run:
+        found["batch_ids"] = adding.add_prepared(settings, ledger, store, rows, source, prepared, priority)
     return found
 
 
@@ -234,16 +230,6 @@ def converted(source: str, columns: str | None, destination: Path, *, quiet: boo
     if found.unreadable > MOST_SHOWN:
         typer.echo(f"  … and {found.unreadable - MOST_SHOWN:,} more", err=True)
     return source if source.startswith("hf:") else printable(Path(source).resolve().name)
-
-
-def _queued(ledger: Ledger, store: ArtifactStore, source: str, count: int, lines: Iterator[str], priority: str) -> str:
-    """Submit rows of built-in tasks, which are trained on as they are."""
-    provenance = Provenance(generator="file", version="1", parents=(source,)).model_dump(mode="json")
-    artifact = store.publish_lines(lines, "batch", {"file": source})
-    with ledger.write() as tx:
-        event = submit(tx, artifact.id, count, "user", provenance, priority)
-        tx.emit(event)
-    return event.batch_id
 
 
 def _as_values(row: TaskRow, stored: Mapping[str, int]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from ratchet.errors import PreconditionFailed
+from ratchet.errors import AlreadySubmitted
 from ratchet.events.catalogue import BatchSubmitted
 from ratchet.ledger.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
@@ -90,7 +90,7 @@ def submit(
     batch_id = artifact_id[:16]
     known = tx.session.get(BatchRow, batch_id)
     if known is not None:
-        raise PreconditionFailed(
+        raise AlreadySubmitted(
             f"batch {batch_id} exists already and is {known.state}: the same rows were submitted before."
         )
     tx.session.add(

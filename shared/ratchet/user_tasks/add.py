@@ -144,6 +144,31 @@ def plan_rows(settings: Settings, task: Task, rows: int, targets: int = 1) -> Sp
     )
 
 
+def add_prepared(
+    settings: Settings,
+    ledger: Ledger,
+    artifacts: ArtifactStore,
+    file: Path,
+    source: str,
+    prepared: Prepared | None,
+    priority: str = "normal",
+) -> list[str]:
+    """Add what was prepared, and queue rows of built-in families as they are; returns the ids of the batches.
+
+    Raises PreconditionFailed as ``commit`` does.
+    """
+    batches = [] if prepared is None else [commit(settings, ledger, artifacts, prepared, priority)]
+    if prepared is None or prepared.family_rows:
+        count, lines = family_lines(file, prepared)
+        provenance = Provenance(generator="file", version="1", parents=(source,)).model_dump(mode="json")
+        artifact = artifacts.publish_lines(lines, "batch", {"file": source})
+        with ledger.write() as tx:
+            event = submit(tx, artifact.id, count, "user", provenance, priority)
+            tx.emit(event)
+        batches.append(event.batch_id)
+    return batches
+
+
 def commit(
     settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepared: Prepared, priority: str = "normal"
 ) -> str:
@@ -184,8 +209,9 @@ def family_lines(file: Path, prepared: Prepared | None) -> tuple[int, Iterator[s
 
 
 def _all_lines(file: Path) -> Iterator[str]:
+    """All lines, blank ones too, so that refused rows keep their numbers."""
     with open(file, "rb") as lines:
-        yield from (line.decode(errors="backslashreplace").rstrip("\n") for line in lines if line.strip())
+        yield from (line.decode(errors="backslashreplace").rstrip("\n") for line in lines)
 
 
 def _survey(file: Path, all_rows: bool) -> tuple[list[Example], dict[str, int], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,3 +159,21 @@ def test_a_home_that_has_not_run_yet_keeps_the_task_for_its_first_suites(tmp_pat
         suites = {pool: load_suite(home.artifacts, current(session, pool)) for pool in POOLS}
     assert {item.family for suite in suites.values() for item in suite.items} == {"babi_qa1"}
     ledger.close()
+
+
+def test_a_file_in_the_inbox_becomes_a_task_of_its_name(home: Home) -> None:
+    from miner.systems.correction import SYSTEM
+
+    file = home.settings.inbox / "Rooms and people.jsonl"
+    file.parent.mkdir()
+    lines = (DATA / "babi_qa1_100.jsonl").read_text().replace('"skill": "babi_qa1", ', "")
+    file.write_text(lines)
+    os.utime(file, (1, 1))
+    home.bus(SYSTEM).sweep()
+    with home.ledger.read() as session:
+        task = session.get_one(TaskRow, "rooms-and-people")
+        assert (task.metric, task.source) == ("accuracy", "Rooms and people.jsonl")
+    assert all(suite_keys(home, "rooms-and-people").values())
+    os.utime(file, (2, 2))
+    home.bus(SYSTEM).sweep()
+    assert "known" in home.verdicts("correction").values()
