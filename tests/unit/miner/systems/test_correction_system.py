@@ -14,7 +14,7 @@ from miner.systems.mining import SYSTEM as MINING
 from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import held_out
 from ratchet.ledger.queue import all_usage_counts
-from ratchet.ledger.tables import BatchRow, MinedRow, VerdictRow
+from ratchet.ledger.tables import BatchRow, MinedRow, TaskRow, VerdictRow
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
@@ -194,8 +194,8 @@ def test_a_file_that_a_process_still_has_open_for_writing_is_waited_for(home: Ho
     assert "queued" in home.verdicts("correction").values()
 
 
-PACKED = gzip.compress(b'{"prompt": "1+1=", "completion": "2"}\n')
-TABLE = b"Question,Answer\n1+2=,3\n1+3=,\n"
+PACKED = gzip.compress(b"".join(b'{"prompt": "1+%d=", "completion": "%d"}\n' % (n, n + 1) for n in range(20)))
+TABLE = b"Question,Answer\n1+2=,\n" + b"".join(b"2+%d=,%d\n" % (n, n + 2) for n in range(20))
 
 
 def test_other_formats_are_taken_and_their_bad_rows_are_named(home: Home) -> None:
@@ -206,13 +206,14 @@ def test_other_formats_are_taken_and_their_bad_rows_are_named(home: Home) -> Non
     home.bus(CORRECTION).sweep()
     with home.ledger.read() as session:
         rows = {row.provenance["parents"][0]: row for row in session.query(BatchRow)}
-    assert {name: (row.examples, row.quarantined) for name, row in rows.items()} == {
-        "a.JSONL.gz": (1, 0),
-        "b.csv": (1, 1),
+        held = {task.name: task.held_rows for task in session.query(TaskRow)}
+    assert {name: (row.examples, row.quarantined, row.state) for name, row in rows.items()} == {
+        "a.JSONL.gz": (20 - held["a"], 0, "stored"),
+        "b.csv": (20 - held["b"], 1, "stored"),
     }
     (refused,) = rows_of(home, rows["b.csv"].quarantine_artifact, "quarantine.jsonl")
-    assert (refused["line"], refused["reason"]) == (3, "unreadable")
-    assert str(refused["detail"]).startswith("b.csv:3: answer is empty")
+    assert refused["reason"] == "unreadable"
+    assert "b.csv:2: answer is empty" in str(refused["detail"])
 
 
 def test_entries_that_are_not_meant_are_ignored_once_and_said_so(home: Home) -> None:
