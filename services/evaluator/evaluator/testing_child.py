@@ -158,12 +158,18 @@ class TestingSession:
         done = frozenset(index for index, item_id in enumerate(ids) if item_id in log)
         self._report(suite, log, items)
         started, fresh_tokens = time.perf_counter(), 0
-        chats = [item.prompt for item in items]
         score_gold = suite.score_gold or any(metric_of(item) == "loss" for item in items)
-        for batch, generations in generator.batches(chats, self._spec.decoding, done, self._golds(items), score_gold):
+        refused = self._refused(generator, items)
+        if refused:
+            nothing = _no_answer(generator.weights)
+            log.append(self._record(ids[index], items[index], nothing, score_gold) for index in sorted(refused))
+        asked = [index for index in range(len(items)) if index not in refused]
+        chats, golds = [items[index].prompt for index in asked], self._golds([items[index] for index in asked])
+        answered = frozenset(place for place, index in enumerate(asked) if index in done)
+        for batch, generations in generator.batches(chats, self._spec.decoding, answered, golds, score_gold):
             log.append(
-                self._record(ids[index], items[index], generation, score_gold)
-                for index, generation in zip(batch, generations, strict=True)
+                self._record(ids[asked[place]], items[asked[place]], generation, score_gold)
+                for place, generation in zip(batch, generations, strict=True)
             )
             fresh_tokens += sum(len(generation.token_ids) for generation in generations)
             self._report(suite, log, items)
@@ -178,6 +184,14 @@ class TestingSession:
             tokens=sum(len(record.token_logprobs) for record in records),
             tokens_per_s=fresh_tokens / elapsed_s,
         )
+
+    def _refused(self, generator: LocalGenerator, items: list[Example]) -> frozenset[int]:
+        """The items that the chat template cannot render, for any checkpoint: they count as not answered."""
+        refusals = generator.refusals([item.prompt for item in items])
+        if refusals:
+            first, why = next(iter(refusals.items()))
+            self._progress({"note": f"{len(refusals)} items cannot be asked, first {items[first].id}: {why}"})
+        return frozenset(refusals)
 
     def _golds(self, items: list[Example]) -> list[str | None]:
         """The right answers in the format of training; None for items without one."""
@@ -258,6 +272,18 @@ def read_suite(path: Path) -> dict[str, Example]:
     if not examples:
         raise EmptyEvaluation(f"{path} holds no item.")
     return examples
+
+
+def _no_answer(weights: str) -> Generation:
+    return Generation(
+        text="",
+        token_ids=(),
+        token_logprobs=(),
+        finish_reason="stop",
+        prompt_tokens=0,
+        latency_s=0.0,
+        weights=weights,
+    )
 
 
 class OutputCensus:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ratchet.errors import GenerationError
+from ratchet.errors import ChatTemplateError, GenerationError
 from ratchet.inference.chat_template import Tokenizer, Tools, chat_template, stop_ids
 from ratchet.inference.generator import Chat, Decoding, Generation, Reply
 from ratchet.inference.piece_encoding import encode_text
@@ -73,6 +73,16 @@ class ChatCodec:
     def reads_variable(self, name: str) -> bool:
         """Whether the text of the chat template names this variable."""
         return re.search(rf"\b{re.escape(name)}\b", str(self._tokenizer.chat_template)) is not None
+
+    def refusals(self, chats: Sequence[Chat]) -> dict[int, str]:
+        """Why the chat template cannot render a chat, by its index; empty if it renders all."""
+        try:
+            self._token_ids(chats)
+        except ChatTemplateError as error:
+            if len(chats) == 1:
+                return {0: str(error)}
+            return {index: why for index, chat in enumerate(chats) for why in self.refusals([chat]).values()}
+        return {}
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """A bare text as tokens, without template or profile, with the special tokens that the tokenizer puts around a

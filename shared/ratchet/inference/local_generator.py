@@ -136,6 +136,10 @@ class LocalGenerator:
         """See ChatCodec.prompt."""
         return self._codec.prompt(chat, decoding, occurrence)
 
+    def refusals(self, chats: Sequence[Chat]) -> dict[int, str]:
+        """See ChatCodec.refusals."""
+        return self._codec.refusals(chats)
+
     def generate(self, chats: Sequence[Chat], decoding: Decoding, progress: Progress | None = None) -> list[Generation]:
         answered: dict[int, Generation] = {}
         for batch, generations in self.batches(chats, decoding):

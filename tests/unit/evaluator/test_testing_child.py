@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def test_every_item_of_every_suite_is_recorded_under_its_key(spec: Spec, checkpo
     assert {(item.family, item.level) for item in items} == {("chain_sum", 2)}
     assert all(item.key.startswith("chain_sum:") for item in items)
     assert all(len(item.token_ids) == len(item.token_logprobs) > 0 for item in items)
-    assert suite.correct == sum(item.correct for item in items)
+    assert suite.correct == sum(item.correct is True for item in items)
     assert suite.tokens == sum(len(item.token_ids) for item in items)
     assert suite.tokens_per_s > 0
     assert [at["done"] for at in seen if at.get("suite") == "eval"] == [0, 16, 32, 40]
@@ -66,6 +67,28 @@ def test_a_right_answer_is_graded_right(spec: Spec, checkpoint: Path, tmp_path: 
     result = run(spec("other", suites=[suite])).suites["own"]
     assert (result.n, result.correct) == (1, 1)
     assert records(result)[0]["family"] == "text"
+
+
+def test_an_item_that_the_template_refuses_counts_as_not_answered_and_the_others_are_asked(
+    spec: Spec, checkpoint: Path, tmp_path: Path
+) -> None:
+    strict = Path(shutil.copytree(checkpoint, tmp_path / "strict"))
+    refusal = "{% if messages | length > 2 %}{{ raise_exception('one question only') }}{% endif %}"
+    (strict / "chat_template.jinja").write_text(refusal + (strict / "chat_template.jinja").read_text())
+    first, second, *_ = sums(2, 2)
+    talk = Example(messages=(*first.messages, *second.messages), metadata={"grader": "exact"})
+    items = [first, talk, second]
+    suite = {"name": "own", "version": "v1", "grader": "g", "path": str(write_examples(tmp_path / "o.jsonl", items))}
+    notes: list[str] = []
+    told = run(
+        spec("other", checkpoint=str(strict), suites=[suite]), lambda message: notes.append(message.get("note", ""))
+    )
+    asked = {"name": "own", "version": "v1", "grader": "g"}
+    alone = {**asked, "path": str(write_examples(tmp_path / "p.jsonl", [first, second]))}
+    usual, refused, last = records(told.suites["own"])
+    assert [usual, last] == records(run(spec("alone", suites=[alone])).suites["own"])
+    assert (refused["item_id"], refused["answer"], refused["correct"]) == (talk.id, "", False)
+    assert any(f"1 items cannot be asked, first {talk.id}" in note and "one question only" in note for note in notes)
 
 
 def test_the_same_checkpoint_twice_gives_the_same_records(spec: Spec) -> None:
