@@ -48,12 +48,12 @@ def _problem(n: int) -> str:
     return f"{' '.join(words)}. How many are {n}?"
 
 
-def measure(kind: str, file: Path, tokenizer: Path) -> None:
+def measure(kind: str, file: Path, model: Path) -> None:
     """Pass the file through the gate and print examples a second and the process's peak memory."""
     held = hold_out({name: registry.get(name) for name in NAMES}, CELLS, seed=1)
     near = NearDuplicates(_problem(10**9 + n) for n in range(HELD_OUT_TEXTS))
     policy = GatePolicy(max_tokens=1024, epoch_cap=3_000)
-    gate = DataGate(policy, held, TokenCounter(tokenizer), near=near)
+    gate = DataGate(policy, held, TokenCounter(model), near=near)
     started, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryFile("w") as accepted:
         for verdict in gate.examine(read_examples(file)):
@@ -78,7 +78,7 @@ def main(rows: int) -> None:
             for size in (rows // 4, rows):
                 file = folder / f"{kind}-{size}.jsonl"
                 file.write_text("".join(f"{line}\n" for line in lines(size)))
-                command = [sys.executable, __file__, kind, str(file), str(folder / "tokenizer.json")]
+                command = [sys.executable, __file__, kind, str(file), str(folder)]
                 subprocess.run(command, check=True)
 
 
