@@ -19,7 +19,7 @@ from ratchet.errors import ChatTemplateError
 from ratchet.inference.jinja_template import JinjaTemplate
 from ratchet.inference.model_folder import read_json
 from ratchet.leases.gpus import list_gpus
-from ratchet.settings.training import HyperparamSettings, ModelSettings
+from ratchet.settings.training import HyperparamSettings, ModelSettings, MonitoringSettings
 from ratchet.training_memory import (
     ANSWER_SHARE,
     MemoryEstimate,
@@ -44,6 +44,9 @@ STEP_ROWS, FEW_STEP_ROWS = 16, 8
 """Rows of an optimizer step; of fewer than 1,000 rows, so that an epoch has steps enough."""
 LEAST_STEPS, MOST_EPOCHS = 40, 4
 """A file is trained on several times until it has so many steps, but no more often."""
+
+LOGGING_STEPS, PREVIEW_STEPS = 2, 12
+"""Steps between points of the loss and between previews: a step takes seconds, and a batch of few rows has 24."""
 
 ROUNDING = 32
 """Maximum lengths are multiples of it: room for rows that come later and are a little longer."""
@@ -179,6 +182,7 @@ class TrainingChoice:
     hyperparams: HyperparamSettings
     memory: MemoryEstimate
     fits: bool
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     rows_too_long: int = 0
     """Rows that are longer than ``max_length``, and so left out."""
 
@@ -187,6 +191,7 @@ class TrainingChoice:
         return {
             "model": self.model.model_dump(exclude_defaults=True, exclude={"path"}),
             "hyperparams": self.hyperparams.model_dump(exclude_defaults=True),
+            "monitoring": self.monitoring.model_dump(exclude_defaults=True),
         }
 
 
@@ -284,7 +289,11 @@ class _Planner:
     def choice(self, model: ModelSettings, hyperparams: HyperparamSettings) -> TrainingChoice:
         memory = self.memory(model, hyperparams)
         too_long = 0 if self.rows is None else self.rows.longer_than(hyperparams.max_length)
-        return TrainingChoice(model, hyperparams, memory, memory.total <= self.machine.usable_bytes, too_long)
+        monitoring = MonitoringSettings()
+        if self.facts.parameters > SMALL_PARAMETERS:
+            monitoring = MonitoringSettings(logging_steps=LOGGING_STEPS, preview_interval=PREVIEW_STEPS)
+        fits = memory.total <= self.machine.usable_bytes
+        return TrainingChoice(model, hyperparams, memory, fits, monitoring, too_long)
 
 
 UNKNOWN_MODEL = ModelFacts(

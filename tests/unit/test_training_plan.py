@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ratchet.data.example import Example, Message
 from ratchet.inference.tiny import build_tiny_model
-from ratchet.settings.training import HyperparamSettings, ModelSettings
+from ratchet.settings.training import HyperparamSettings, ModelSettings, MonitoringSettings
 from ratchet.training_memory import ModelFacts, model_facts
 from ratchet.training_plan import (
     UNKNOWN_MODEL,
@@ -53,7 +53,7 @@ def test_a_pretrained_model_trains_adapters_unless_asked_otherwise() -> None:
 def test_the_tiny_model_keeps_the_defaults(tmp_path: Path) -> None:
     facts = model_facts(build_tiny_model(tmp_path / "model"))
     assert (facts.parameters, facts.context, facts.dtype) == (120_320, 1024, "fp32")
-    assert choose_training(facts, ROWS, LAPTOP).sections() == {"model": {}, "hyperparams": {}}
+    assert choose_training(facts, ROWS, LAPTOP).sections() == {"model": {}, "hyperparams": {}, "monitoring": {}}
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,7 @@ def test_a_choice_is_what_a_settings_file_takes() -> None:
     sections = choose_training(UNKNOWN_MODEL, None, CARD).sections()
     ModelSettings.model_validate(sections["model"])
     HyperparamSettings.model_validate(sections["hyperparams"])
+    assert MonitoringSettings.model_validate(sections["monitoring"]).preview_interval <= 24, "seen in a short batch"
 
 
 def example(question: str, answer: str) -> Example:
