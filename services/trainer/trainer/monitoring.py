@@ -38,7 +38,7 @@ STATUS_FIELDS: Mapping[str, str] = {
     "max_length": "maximum length of a row in tokens",
     "device": "the device",
     "processes": "how many processes train together, each on its own device",
-    "precision": "precision of the saved weights and of autocast",
+    "precision": "precision in which the run computes",
     "attention": "the attention kernel",
     "batch_size": "rows per micro-batch, fewer than in the setting if memory ran out",
     "step": "the global step",

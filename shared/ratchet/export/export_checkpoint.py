@@ -122,7 +122,7 @@ def require_hub(name: str) -> None:
     """Raise PreconditionFailed unless something can be pushed to this name: a token is known and the hub is allowed."""
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(name)
@@ -142,7 +142,8 @@ def push(folder: Path, name: str) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    http_error = HfHubHTTPError.__bases__[0]  # of the HTTP library that this version of the hub's client uses
+    # That of the HTTP library which this version of the hub's client uses.
+    http_error: type[Exception] = next(base for base in HfHubHTTPError.__mro__[1:] if issubclass(base, Exception))
     try:
         api = HfApi()
         address = api.create_repo(name, private=True, exist_ok=True)

@@ -86,7 +86,8 @@ def _write_modelfile(folder: Path) -> bool:
     def render(chat: Chat) -> str:
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
-    texts = turn_texts(render, str(tokenizer.bos_token or ""))
+    adds_first = tokenizer.bos_token_id is not None and tokenizer.encode("a")[0] == tokenizer.bos_token_id
+    texts = turn_texts(render, str(tokenizer.bos_token) if adds_first else "")
     (folder / MODELFILE).write_text(modelfile(texts, _stops(folder, tokenizer)), encoding="utf-8")
     return texts is not None
 

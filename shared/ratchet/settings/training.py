@@ -125,8 +125,9 @@ class HyperparamSettings(Section):
     )
     fp_precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto",
-        description="Precision of the saved weights and of autocast; training keeps fp32 master weights. "
-        "auto is bf16 on a GPU that has it and fp32 elsewhere; fp16 scales its gradients.",
+        description="Precision in which training computes (autocast); trained weights are held in fp32, and saved in "
+        "the precision of the base model. auto is bf16 on a GPU that has it and fp32 elsewhere; fp16 scales its "
+        "gradients.",
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay, on matrices only.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this global norm.")
