@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ratchet.data.adapters import KEYS, Row, adapt
+from ratchet.data.example import Example
 from ratchet.data.turns import is_chat
 from ratchet.errors import DataError, SettingsError, UnknownShape
 
@@ -23,7 +24,9 @@ _ANSWER_NAMES: Final = (
     *("assistant", "assistantmessage", "bot", "gpt", "a", "summary", "highlights", "goldanswer", "groundtruth"),
     *("reference", "correctanswer", "bestanswer", "solution", "label"),
 )
+_ID = re.compile(r"(?i)(?:^|_)(?:id|idx|index|uuid|no|nr)$")
 _SHOWN = 60
+_MOST = 0.75
 
 
 @dataclass(frozen=True)
@@ -81,18 +84,19 @@ class Proposal:
 def propose_mapping(columns: Sequence[str], samples: Sequence[Row]) -> Proposal | None:
     """A mapping for rows that no shape fits, from the names of their columns and from what they hold.
 
-    None where a shape fits already, or no mapping reads every sample.
+    None where a shape fits some already, or no mapping reads most of the samples.
     """
-    if not samples or _reads_all(samples, None):
+    if not samples or _examples(samples, None):
         return None
     for pairs in _candidates(columns, samples):
         mapping = ColumnMap(pairs)
-        if _reads_all(samples, mapping):
-            example = adapt(mapping.apply(samples[0]), mapping.keys)
+        examples = _examples(samples, mapping)
+        if len(examples) >= _MOST * len(samples):
+            first = examples[0]
             return Proposal(
                 mapping,
-                f"No known shape fits the columns {', '.join(columns)}; `--map {mapping}` reads the first row as the "
-                f"question {_shown(example.question)} and the answer {_shown(example.answer or '')}.",
+                f"No known shape fits the columns {', '.join(columns)}; `--map {mapping}` reads a row as the "
+                f"question {_shown(first.question)} and the answer {_shown(first.answer or '')}.",
             )
     return None
 
@@ -111,7 +115,7 @@ def _candidates(columns: Sequence[str], samples: Sequence[Row]) -> list[tuple[tu
     question, answer = _first(by_name, _QUESTION_NAMES), _first(by_name, _ANSWER_NAMES)
     if question and answer:
         found.append((("question", question), ("answer", answer)))
-    texts = [name for name in columns if all(isinstance(row.get(name), str) and row[name].strip() for row in samples)]
+    texts = [name for name in columns if _is_text([row.get(name) for row in samples]) and not _ID.search(name)]
     if len(texts) == 2:
         rest = next((name for name in texts if name not in (question, answer)), None)
         pair = (question or rest, answer or rest) if question or answer else tuple(texts)
@@ -119,17 +123,23 @@ def _candidates(columns: Sequence[str], samples: Sequence[Row]) -> list[tuple[tu
     return found
 
 
+def _is_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values) and any(value.strip() for value in values)
+
+
 def _first(by_name: dict[str, str], names: Collection[str]) -> str | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _reads_all(samples: Sequence[Row], mapping: ColumnMap | None) -> bool:
-    try:
-        for row in samples:
-            adapt(row) if mapping is None else adapt(mapping.apply(row), mapping.keys)
-    except DataError:
-        return False
-    return True
+def _examples(samples: Sequence[Row], mapping: ColumnMap | None) -> list[Example]:
+    """The samples that can be read so."""
+    found = []
+    for row in samples:
+        try:
+            found.append(adapt(row) if mapping is None else adapt(mapping.apply(row), mapping.keys))
+        except DataError:
+            continue
+    return found
 
 
 def _shown(text: Any) -> str:

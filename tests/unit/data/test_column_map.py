@@ -17,6 +17,7 @@ CHAT = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
         ({"article": "Q", "highlights": "A"}, "question=article,answer=highlights"),
         ({"text": "Q", "label": "A"}, "question=text,answer=label"),
         ({"id": 7, "Frage": "Q", "Antwort": "A"}, "question=Frage,answer=Antwort"),
+        ({"row_id": "x7", "Frage": "Q", "Antwort": "A"}, "question=Frage,answer=Antwort"),
         ({"utterance": "Q", "intent": "A"}, "question=utterance,answer=intent"),
         ({"dialogue": CHAT, "id": "7"}, "messages=dialogue"),
         ({"prompt": "Q", "chosen": "A", "rejected": "B"}, "prompt=prompt,completion=chosen"),
@@ -28,7 +29,14 @@ def test_a_mapping_is_proposed_and_shown(row: dict[str, Any], mapping: str) -> N
     assert proposal is not None
     assert str(proposal.mapping) == mapping
     assert ColumnMap.parse(mapping) == proposal.mapping
-    assert f"`--map {mapping}` reads the first row as the question 'Q' and the answer 'A'" in proposal.sentence
+    assert f"`--map {mapping}` reads a row as the question 'Q' and the answer 'A'" in proposal.sentence
+
+
+def test_a_few_bad_rows_do_not_hide_a_mapping() -> None:
+    rows = [{"Frage": "Q", "Antwort": ""}, *({"Frage": f"Q{number}", "Antwort": "A"} for number in range(9))]
+    proposal = propose_mapping(["Frage", "Antwort"], rows)
+    assert proposal is not None
+    assert "the question 'Q0' and the answer 'A'" in proposal.sentence
 
 
 @pytest.mark.parametrize(
