@@ -116,7 +116,7 @@ USER 10001:10001
 FROM service AS flower
 COPY --from=flower-packages /opt/ratchet /opt/ratchet
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --start-interval=1s --retries=4 \
-    CMD ["python", "-S", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:5555/healthcheck', timeout=4)"]
+    CMD ["python", "-S", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:5555/healthcheck', timeout=4)"]
 EXPOSE 5555
 CMD ["celery", "flower", "--address=0.0.0.0", "--port=5555"]
 
@@ -171,6 +171,6 @@ CMD ["python", "-m", "ratchet.worker", "mining"]
 
 FROM torch AS serving
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --start-interval=1s --retries=4 \
-    CMD ["python", "-S", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8100/health', timeout=4)"]
+    CMD ["python", "-S", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8100/health', timeout=4)"]
 EXPOSE 8100
 CMD ["python", "-m", "ratchet.serving.server", "--home", "/var/lib/ratchet/serving", "--host", "0.0.0.0"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
+from unicodedata import category
 
 import typer
 
@@ -51,8 +52,13 @@ def ask(
     if as_json:
         print_json(answer)
         return
-    typer.echo(answer["choices"][0]["message"]["content"])
+    typer.echo(_shown(answer["choices"][0]["message"]["content"]))
     typer.echo(f"answered by {_signature(answer)}", err=True)
+
+
+def _shown(text: str) -> str:
+    """The text with control characters spelt out, which would otherwise steer the terminal."""
+    return "".join(c if c in "\n\t" or category(c) != "Cc" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _signature(answer: dict[str, Any]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from ratchet.lines import to_json_line
+from ratchet.serving.answer_body import finite
 from ratchet.serving.chat_api import MAX_MESSAGES, ChatRequest
 from ratchet.serving.completions_api import CompletionRequest
 from ratchet.serving.http_errors import ApiError
@@ -33,3 +36,8 @@ def test_the_page_about_serving_names_every_field() -> None:
     page = (Path(__file__).parents[3] / "docs" / "serving.md").read_text()
     fields = {*ChatRequest.model_fields, *CompletionRequest.model_fields, *UNSUPPORTED, *IGNORED}
     assert {field for field in fields if f"`{field}`" not in page} == set()
+
+
+def test_a_log_probability_of_minus_infinity_is_a_number_in_json() -> None:
+    told = [finite(value) for value in (-0.5, float("-inf"), float("nan"))]
+    assert json.loads(to_json_line(told)) == [-0.5, -9999.0, -9999.0]
