@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.errors import TransientError
+from ratchet.artifacts import ArtifactStore
+from ratchet.data.example import Message
+from ratchet.errors import BrokenCheckpoint, TransientError
+from ratchet.inference.generator import Decoding
+from ratchet.inference.local_generator import LocalGenerator
 from ratchet.inference.model_folder import weights_digest
 from ratchet.serving.batcher import Batcher
 from ratchet.serving.engine import ServedModel, model_loader
@@ -20,7 +24,10 @@ from ratchet.serving.server_home import StateFile
 from ratchet.settings import Settings
 from ratchet.settings.serving import ServingSettings
 
+from tests.support.adapters import build_adapter
+
 MakeFleet = Callable[..., ModelManager]
+GREEDY = Decoding(max_new_tokens=8, temperature=0.0)
 
 
 def load(manager: ModelManager, checkpoint_id: str, folder: Path) -> None:
@@ -46,6 +53,23 @@ def test_one_of_several_loaded_checkpoints_is_live(manager: ModelManager) -> Non
     assert manager.names() == ["ratchet", "blue", "green"]
     manager.switch("green", 6)
     assert manager.resolve("ratchet").checkpoint_id == "green"
+
+
+def test_adapters_on_another_host_are_fetched_with_their_base_and_served_merged(blue: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    artifacts = ArtifactStore(store.as_uri())
+    base = artifacts.publish(blue, "checkpoint", {})
+    adapters = build_adapter(tmp_path / "adapters", artifacts.fetch(base.id))
+    weights = weights_digest(adapters)
+    published = artifacts.publish(adapters, "checkpoint", {}, requires=[base.id])
+    settings = Settings(home=tmp_path / "run", artifacts={"url": store.as_uri()})
+    loaded = model_loader(settings)(Path("/another/host") / published.id, weights)
+    assert loaded.weights == weights
+    chat = (Message(role="user", content="1+1="),)
+    here = LocalGenerator.load(artifacts.fetch(published.id))
+    assert loaded.generate([chat], GREEDY)[0].token_ids == here.generate([chat], GREEDY)[0].token_ids
+    with pytest.raises(BrokenCheckpoint, match="not the expected"):
+        model_loader(settings)(artifacts.fetch(published.id), weights_digest(blue))
 
 
 def test_the_same_load_and_switch_twice_change_nothing(manager: ModelManager, blue: Path) -> None:
