@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from ratchet.settings.section import Section
 
@@ -87,6 +87,34 @@ class CalibrationSettings(Section):
         lt=1,
         description="Share of right answers that the abstention threshold of a deployment has to reach.",
     )
+
+
+class JudgeSettings(Section):
+    """The LLM judge of tasks with metric judge, behind the OpenAI chat API; inference.timeout_s and
+    inference.concurrency apply to it, too.
+    """
+
+    url: str | None = Field(None, description="Base URL of the judge's server, such as http://127.0.0.1:8000.")
+    model: str | None = Field(None, description="Name of the judge at its server.")
+    api_key: SecretStr | None = Field(None, description="Bearer token of the judge's server.")
+    daily_tokens: int | None = Field(
+        2_000_000,
+        ge=0,
+        description="Most tokens of prompts and replies in 24 hours; beyond them there are no votes. Unset: no limit.",
+    )
+    template: str = Field(
+        "Two answers to the same request follow. Which one is better: more correct, more helpful, and in the form that "
+        "was asked for? Neither length nor order matters. Reply with one word: A, B, or TIE.\n\n[Request]\n{question}"
+        "\n\n[Answer A]\n{first}\n\n[Answer B]\n{second}",
+        description="What the judge is asked, twice with the answers in either order: {question}, {first}, {second}.",
+    )
+
+    @model_validator(mode="after")
+    def _template_is_whole(self) -> JudgeSettings:
+        missing = [name for name in ("{question}", "{first}", "{second}") if name not in self.template]
+        if missing:
+            raise ValueError(f"template lacks {', '.join(missing)}.")
+        return self
 
 
 class GateSettings(Section):

@@ -24,6 +24,7 @@ from ratchet.settings.judging import (
     CalibrationSettings,
     ComparisonSettings,
     GateSettings,
+    JudgeSettings,
     MiningSettings,
     RegressionSettings,
     SuiteSettings,
@@ -85,6 +86,7 @@ class Settings(BaseModel):
     regression: RegressionSettings = Field(default_factory=RegressionSettings)
     comparison: ComparisonSettings = Field(default_factory=ComparisonSettings)
     calibration: CalibrationSettings = Field(default_factory=CalibrationSettings)
+    judge: JudgeSettings = Field(default_factory=JudgeSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)

@@ -197,11 +197,6 @@ class TestGeneralAbility:
         assert isinstance(decision, Refuse)
         assert "20 of 26 answers are shorter than a third of the base's, the limit is 25%" in decision.reason
 
-    def test_the_margin_is_a_setting(self) -> None:
-        drift = scores(-0.15, n=60, family=GENERAL)
-        told = [prove_general(drift, GateSettings(general_margin=margin)).safe for margin in (0.1, 0.3)]
-        assert told == [False, True]
-
 
 def test_answers_that_become_faulty_are_a_harm_whatever_the_loss() -> None:
     decision = judge(scores(0.31, new_faults=30, mended_faults=1))
@@ -215,4 +210,10 @@ def test_answers_that_become_faulty_are_a_harm_whatever_the_loss() -> None:
 def test_the_margin_of_a_loss_is_a_setting() -> None:
     slightly = scores(-0.06, n=400)
     told = [prove_score_safe(slightly, GateSettings(loss_margin=margin)).safe for margin in (0.05, 0.1)]
+    assert told == [False, True]
+
+
+def test_the_margin_of_the_drift_is_a_setting() -> None:
+    drift = scores(-0.15, n=60, family=GENERAL)
+    told = [prove_general(drift, GateSettings(general_margin=margin)).safe for margin in (0.1, 0.3)]
     assert told == [False, True]

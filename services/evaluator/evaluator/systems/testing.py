@@ -5,20 +5,24 @@ request. Every item is stored.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ratchet.atomic_files import atomic_write
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.load_evaluation import ITEMS
 from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import (
+    ItemRecord,
     level_rates,
     overall_rate,
     rates_from_json,
     rates_to_json,
     records_from_lines,
+    records_to_lines,
     scores_in_words,
     task_scores,
 )
@@ -33,18 +37,31 @@ from ratchet.inference.prompt_format import day_of
 from ratchet.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.suites import ALWAYS_TESTED, current, evaluation, unanswered_requests
-from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow, VerdictRow
+from ratchet.ledger.tables import (
+    CheckpointRow,
+    EvaluationRequestRow,
+    EvaluationRow,
+    SpendingRow,
+    SuiteRow,
+    VerdictRow,
+)
 from ratchet.lines import read_lines
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.tasks.registry import grader_id
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from evaluator.preferences import Judge, judge_id, judged
 from evaluator.ranking import tally
-from evaluator.testing_child import SuiteFile, SuiteResult, TestingResult, TestingSpec
+from evaluator.testing_child import SuiteFile, SuiteResult, TestingResult, TestingSpec, read_suite
 
 NAME = "testing"
+
+JUDGE = "judge"
+"""Name of the LLM judge among what is spent on model servers."""
+
+DAY_S = 86_400.0
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
@@ -90,9 +107,62 @@ def do(work: Work) -> Outcome:
         lambda message: work.pulse.beat(f"{assignment.checkpoint.id} {_note(message)}"),
     )
     result = TestingResult.model_validate(answer)
+    if result.broken is None:
+        _ask_judge(work, spec, result)
     verdict = _broken(assignment.checkpoint.id, result) if result.broken else _evaluated(work, assignment, result)
     shutil.rmtree(_answers(work, assignment.checkpoint.id), ignore_errors=True)
     return verdict
+
+
+def _ask_judge(work: Work, spec: TestingSpec, result: TestingResult) -> None:
+    """Add the LLM judge's preferences to the items of metric judge, and record what they cost."""
+    paths = {suite.name: suite.path for suite in spec.suites}
+    for pool, outcome in result.suites.items():
+        records = records_from_lines(read_lines(outcome.items))
+        if any(record.metric == "judge" for record in records):
+            voted = _judged(work, pool, records, paths[pool])
+            atomic_write(outcome.items, records_to_lines(voted), durable=True)
+
+
+def _judged(work: Work, pool: str, records: tuple[ItemRecord, ...], suite: Path) -> tuple[ItemRecord, ...]:
+    def note(done: int, total: int) -> None:
+        work.pulse.beat(f"{work.subject.id} judge {pool} {done}/{total}")
+
+    judge = Judge(work.settings.judge, work.settings.inference, _left_today(work))
+    try:
+        return judged(records, read_suite(suite), judge, note)
+    finally:
+        judge.close()
+        _record_spending(work, judge)
+
+
+def _left_today(work: Work) -> int | None:
+    """Tokens of the judge's daily budget that were not spent in the last 24 hours; None without a budget."""
+    budget = work.settings.judge.daily_tokens
+    if budget is None:
+        return None
+    spent = select(func.sum(SpendingRow.prompt_tokens + SpendingRow.answer_tokens)).where(
+        SpendingRow.generator == JUDGE, SpendingRow.created_at >= time.time() - DAY_S
+    )
+    with work.read() as session:
+        return max(0, budget - int(session.scalar(spent) or 0))
+
+
+def _record_spending(work: Work, judge: Judge) -> None:
+    def effects(tx: Transaction) -> None:
+        tx.session.add(
+            SpendingRow(
+                generator=JUDGE,
+                refill=work.subject.id,
+                requests=judge.requests,
+                prompt_tokens=judge.prompt_tokens,
+                answer_tokens=judge.answer_tokens,
+                created_at=tx.now,
+            )
+        )
+
+    if judge.requests:
+        work.commit(effects)
 
 
 def _note(message: Mapping[str, Any]) -> str:
@@ -156,9 +226,10 @@ def _answers(work: Work, checkpoint_id: str) -> Path:
 def _suite_file(work: Work, row: SuiteRow) -> SuiteFile:
     families = [family.name for family in work.settings.suites.families]
     path = work.artifacts.fetch(row.artifact) / "rows.jsonl"
-    return SuiteFile(
-        name=row.pool, version=row.id, grader=grader_id(families), path=path, score_gold=row.pool in ALWAYS_TESTED
-    )
+    grader = grader_id(families)
+    if any(item.metadata.get("metric") == "judge" for item in read_suite(path).values()):
+        grader = f"{grader}, {judge_id(work.settings.judge)}"
+    return SuiteFile(name=row.pool, version=row.id, grader=grader, path=path, score_gold=row.pool in ALWAYS_TESTED)
 
 
 def _broken(checkpoint_id: str, result: TestingResult) -> Verdict:

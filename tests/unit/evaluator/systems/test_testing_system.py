@@ -12,9 +12,10 @@ import pytest
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.systems.testing import SYSTEM as TESTING
 from evaluator.testing_child import SuiteResult, TestingResult, TestingSpec, read_suite
+from ratchet.data.example import Example
 from ratchet.errors import ChildFailed
 from ratchet.evaluation.load_evaluation import load_evaluation
-from ratchet.evaluation.record import records_to_lines
+from ratchet.evaluation.record import ItemRecord, records_to_lines
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow
 
@@ -29,6 +30,7 @@ class ByHeart:
     answer: str | None = None
     asked: list[tuple[str, list[str]]] = field(default_factory=list)
     scored: dict[str, bool] = field(default_factory=dict)
+    graders: dict[str, str] = field(default_factory=dict)
 
     def run(
         self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **_limits: Any
@@ -39,6 +41,7 @@ class ByHeart:
             raise ChildFailed(f"{told.checkpoint} is not there")
         self.asked.append((str(told.weights), [suite.name for suite in told.suites]))
         self.scored.update((suite.name, suite.score_gold) for suite in told.suites)
+        self.graders.update((suite.name, suite.grader) for suite in told.suites)
         on_progress({"suite": "probe", "done": 1, "total": 2})
         if self.broken is not None:
             return TestingResult(broken=self.broken).model_dump(mode="json")
@@ -46,7 +49,8 @@ class ByHeart:
         return TestingResult(weights=told.weights, suites=results).model_dump(mode="json")
 
     def _result(self, told: TestingSpec, name: str, version: str, path: Path) -> SuiteResult:
-        records = tuple(made_up_answer(item, True, 0.9) for item in read_suite(path).values())
+        items_asked = read_suite(path).values()
+        records = tuple(_with_metric(made_up_answer(item, True, 0.9), item) for item in items_asked)
         if self.answer is not None:
             records = tuple(record.model_copy(update={"answer": self.answer}) for record in records)
         told.work_folder.mkdir(parents=True, exist_ok=True)
@@ -54,6 +58,11 @@ class ByHeart:
         items.write_text(records_to_lines(records))
         key = made_up_key(str(told.weights), version)
         return SuiteResult(n=len(records), correct=len(records), key=key, items=items, tokens=9, tokens_per_s=1.0)
+
+
+def _with_metric(record: ItemRecord, item: Example) -> ItemRecord:
+    metric = item.metadata.get("metric", "accuracy")
+    return record if metric == "accuracy" else record.model_copy(update={"metric": metric, "correct": None})
 
 
 def records(home: Home) -> set[tuple[str, str]]:

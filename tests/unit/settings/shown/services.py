@@ -39,6 +39,16 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_the_full_test_of_a_family_needs_more_items_by_the_plan": ("gate.power",),
         "test_the_required_promise_follows_the_setting": ("gate.screen_alpha",),
     },
+    "unit/deployer/test_gate_metrics.py": {
+        "test_the_margin_of_the_drift_is_a_setting": ("gate.general_margin",),
+        "test_the_margin_of_a_loss_is_a_setting": ("gate.loss_margin",),
+    },
+    "unit/evaluator/test_preferences.py": {
+        "test_testing_asks_the_judge_and_records_what_it_cost": ("judge.url",),
+        "test_another_judge_or_template_makes_records_that_are_not_compared": ("judge.model", "judge.template"),
+        "test_the_better_answer_wins_in_both_orders": ("judge.api_key",),
+        "test_the_daily_budget_counts_what_the_ledger_knows": ("judge.daily_tokens",),
+    },
     "unit/evaluator/systems/test_testing_system.py": {
         "test_the_longest_answer_follows_the_setting": ("suites.max_new_tokens",),
     },
