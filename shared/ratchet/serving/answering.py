@@ -110,6 +110,10 @@ class Answering:
 
     def _submit(self, loaded: LoadedCheckpoint, work: Work, started: float, streamed: bool) -> Queued:
         """Submit all of the work, or, if the queue refuses a part, none."""
+        parts, most = len(work.prompts) + len(work.texts), self.settings.max_queue
+        if parts > most:
+            why = f"prompts and answers of this request are {parts} together; {most} fit (serving.max_queue)."
+            raise ApiError(400, "too_many_answers", why, param="n")
         stream = TokenStream(asyncio.get_running_loop(), len(work.prompts)) if streamed else None
         queued = Queued(loaded, stream, started)
         timeout_s = self.settings.request_timeout_s

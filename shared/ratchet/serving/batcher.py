@@ -29,6 +29,10 @@ Kind = TypeVar("Kind", PendingRequest, PendingScore)
 BATCH_WAIT_S = 0.002
 """How long an idle batcher waits after a first request for others to join it: the spread of a burst of clients."""
 
+MAX_SCORED_TOKENS = 2048
+"""Most tokens of texts that are scored between two decoding steps, as of prompts that are prefilled: answers in flight
+wait for them. A single longer text is still scored."""
+
 STALL_FACTOR = 3
 MIN_STALL_S = 600.0
 """A step counts as stalled after this many times the request timeout, and not before ``MIN_STALL_S``: on a slow machine
@@ -126,9 +130,15 @@ class Batcher:
             return bool(self.waiting or batch.requests or not self._closing.is_set())
 
     def _take_to_score(self) -> list[PendingScore]:
-        """Texts to score now: as many as a batch may have rows, so that answers in flight wait for one pass only."""
+        """Texts to score now, at least one if any waits."""
+        taken: list[PendingScore] = []
         with self._change:
-            taken = [self._to_score.popleft() for _ in range(min(len(self._to_score), self._max_batch))]
+            tokens = 0
+            while self._to_score and len(taken) < self._max_batch:
+                tokens += len(self._to_score[0].token_ids)
+                if taken and tokens > MAX_SCORED_TOKENS:
+                    break
+                taken.append(self._to_score.popleft())
         return _still_waiting(taken)
 
     def _score(self, scoring: list[PendingScore]) -> None:

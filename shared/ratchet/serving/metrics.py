@@ -20,7 +20,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "ratchet_serving_requests",
-            "Chat completion requests, by HTTP status.",
+            "Requests for completions, by HTTP status.",
             ["status"],
             registry=self._registry,
         )

@@ -415,3 +415,15 @@ def test_a_client_that_disconnects_in_its_body_is_no_server_error() -> None:
     request = Request({"type": "http", "method": "POST", "headers": []}, receive)
     with pytest.raises(ClientDisconnected):
         asyncio.run(read_body(request, ChatRequest, 1_000))
+
+
+def test_a_request_for_more_answers_than_can_ever_wait_is_not_told_to_retry(
+    serve: Serve, go_live: GoLive, blue: Path
+) -> None:
+    client = serve(max_queue=4)
+    go_live(client, blue)
+    for route, fields in ((ROUTE, question(n=5)), ("/v1/completions", {"model": "ratchet", "prompt": ["1"] * 5})):
+        response = client.post(route, json=fields)
+        assert response.status_code == 400
+        assert "5 together; 4 fit (serving.max_queue)" in response.json()["error"]["message"]
+    assert len(client.post(ROUTE, json=question(n=4, temperature=1.0)).json()["choices"]) == 4
