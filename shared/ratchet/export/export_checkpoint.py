@@ -22,6 +22,7 @@ from ratchet.export.model_facts import CheckpointFacts
 from ratchet.export.write_folder import TARGET, ExportSpec
 from ratchet.inference.adapter_folder import ADAPTER_CONFIG, base_name, is_adapter, whole_base
 from ratchet.inference.model_folder import CONFIG, weight_files
+from ratchet.lines import first_line
 from ratchet.processes.child_runner import ChildRunner
 
 CARD = "README.md"
@@ -149,7 +150,7 @@ def push(folder: Path, name: str) -> str:
         address = api.create_repo(name, private=True, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=str(folder))
     except (http_error, OSError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(str(error).strip()) or type(error).__name__
         raise PreconditionFailed(
             f"{folder} is complete, but was not pushed to {name}: {first} Try `hf upload {name} {folder}` later."
         ) from error
