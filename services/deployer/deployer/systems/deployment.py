@@ -284,7 +284,8 @@ def _prepare(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> 
     record = load_if_intact(work.artifacts, row)
     if record is None:
         return request_again(row, SYSTEM_NAME)
-    items = load_suite(work.artifacts, suite).items[:CANARY_ITEMS]
+    answered = {item.item_id for item in record.items if item.token_ids}  # not those that the chat template refuses
+    items = tuple(item for item in load_suite(work.artifacts, suite).items if item.id in answered)[:CANARY_ITEMS]
     judged_under = PromptFormat.configured(work.settings, suite.created_at)
     return Rollout(work, server, items, judged_under.system_prompt), record
 
