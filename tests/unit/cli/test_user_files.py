@@ -18,7 +18,7 @@ from tests.support.tiny_model import build_tiny_model
 
 from .running import ratchet
 
-GOOD = '{"question": "What?", "answer": "That."}\n'
+GOOD = "".join(f'{{"question": "What is {n}?", "answer": "That is {n}."}}\n' for n in range(12))
 
 
 def batches(ledger: Ledger) -> list[BatchRow]:
@@ -51,27 +51,31 @@ def test_a_file_named_with_bytes_that_are_no_utf8_is_queued_under_a_name_that_ca
     file = tmp_path / os.fsdecode(b"bad\xff.jsonl")
     file.write_text(GOOD + "{broken\n")
     result = ratchet("queue", "add", str(file), "--json")
-    assert r"bad\xff.jsonl:2: " in result.stderr
+    assert r"bad\xff.jsonl:13: " in result.stderr
     [batch] = batches(empty_ledger)
     assert batch.provenance["parents"] == [r"bad\xff.jsonl"]
-    assert json.loads(result.stdout)["rows"] == 2
-    assert r"bad\xff.jsonl" in ratchet("init", "--data", str(file), code=2).stderr
+    assert (json.loads(result.stdout)["rows"], json.loads(result.stdout)["unreadable"]) == (12, 1)
     file.write_text("{broken\n")
-    assert r"bad\xff.jsonl has no readable row" in ratchet("queue", "add", str(file), code=2).stderr
+    assert r"bad\xff.jsonl:1: not JSON" in ratchet("queue", "add", str(file), code=2).stderr
 
 
 def test_only_the_beginning_of_an_endless_line_is_copied(empty_ledger: Ledger, home: Path, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    with file.open("wb") as rows:
-        rows.write(GOOD.encode())
-        rows.truncate(200_000_000)  # a line of NULs that takes no room on the disk
-        rows.seek(0, os.SEEK_END)
-        rows.write(b"\n" + GOOD.encode())
+    file.write_text(GOOD + "x" * 20_000_000 + "\n")
     said = json.loads(ratchet("queue", "add", str(file), "--json").stdout)
-    assert (said["rows"], said["unreadable"]) == (3, 1)
+    assert (said["rows"], said["unreadable"]) == (12, 1)
     [batch] = batches(empty_ledger)
     store = ArtifactStore((home / "artifacts").as_uri())
     assert store.size_bytes(batch.submitted_artifact) < 2 * LINE_LIMIT_BYTES
+
+
+def test_a_file_that_is_mostly_a_hole_is_refused_as_a_whole(empty_ledger: Ledger, home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    with file.open("wb") as rows:
+        rows.write(GOOD.encode())
+        rows.truncate(200_000_000)  # NULs that take no room on the disk, as a download that was cut off leaves them
+    assert "this is binary data" in ratchet("queue", "add", str(file), code=2).stderr
+    assert batches(empty_ledger) == []
 
 
 def test_a_config_that_is_no_file_is_refused(home: Path, tmp_path: Path) -> None:
@@ -84,12 +88,10 @@ def test_a_config_that_is_no_file_is_refused(home: Path, tmp_path: Path) -> None
         assert said in ratchet("--config", str(path), "config", "show", code=2).stderr
 
 
-def test_a_password_file_or_test_file_that_is_no_file_is_refused(
+def test_a_password_file_that_is_no_file_is_refused(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "fifo")
-    monkeypatch.setenv("RATCHET_SUITES__FILES", json.dumps([str(tmp_path / "fifo")]))
-    assert "suites.files: " in ratchet("config", "check", code=2).stderr
     monkeypatch.setenv("RATCHET_LEDGER__URL", "postgresql+psycopg://me@host/ledger")
     monkeypatch.setenv("RATCHET_LEDGER__PASSWORD_FILE", str(tmp_path / "fifo"))
     assert "is a pipe, not a file" in ratchet("status", code=2).stderr
