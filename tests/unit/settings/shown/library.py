@@ -12,6 +12,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/artifacts/test_artifact_store.py": {
         "test_the_cache_size_of_a_remote_store_follows_the_setting": ("artifacts.cache_gb",),
     },
+    "unit/user_tasks/test_general.py": {
+        "test_the_prompts_follow_the_setting": ("suites.general_prompts",),
+    },
     "unit/evaluation/test_build_suites.py": {
         "test_each_pool_has_its_own_size": ("suites.confirm_items", "suites.eval_items", "suites.probe_items"),
         "test_the_tested_families_follow_the_setting": ("suites.families",),
