@@ -74,14 +74,17 @@ def compare(
     """Compare each item's record with the server's answer and with the server's score of the judged reply.
 
     The texts must be the same only if both conditions are given and equal. ``parse`` is the profile's extract_answer.
-    Grades count as worse if more items are lost than won. Without items the canary fails.
+    Grades, of graded items, count as worse if more items are lost than won. Without items the canary fails.
     """
     epsilon = settings.logprob_epsilon or _epsilon(judged_under, served_under)
-    served = [grade_example(item, parse(answer.text)) for item, answer in zip(items, answers, strict=True)]
+    served = [
+        None if judged.correct is None else grade_example(item, parse(answer.text)).correct
+        for item, judged, answer in zip(items, expected, answers, strict=True)
+    ]
     rows = list(zip(expected, answers, scores, strict=True))
     differences = [d for row in rows if (d := _difference(*row)) is not None]
     same = [judged.answer == answer.text for judged, answer, _ in rows]
-    grades = [(judged.correct, grade.correct) for judged, grade in zip(expected, served, strict=True)]
+    grades = [(judged.correct, is_right) for judged, is_right in zip(expected, served, strict=True)]
     numbers = CanaryNumbers(
         items=len(rows),
         compared=len(differences),

@@ -197,7 +197,7 @@ def prove_graded(table: OutcomeTable, alpha: float) -> TargetProof:
     )
 
 
-def prove_scores(task: PairedScores, alpha: float) -> TargetProof:
+def prove_scores(task: PairedScores, alpha: float, *, with_interval: bool = True) -> TargetProof:
     """Paired superiority of one task. The mean of the differences as they are must be an improvement, too."""
     bound = BOUNDS[task.metric]
     p = float(mean_above_p(task.differences, 0.0, bound)) if task.n else 1.0
@@ -209,7 +209,7 @@ def prove_scores(task: PairedScores, alpha: float) -> TargetProof:
         after=task.after,
         effect=task.effect,
         clipped_effect=float(np.mean(clipped(task.differences, bound))) if task.n else 0.0,
-        interval=mean_interval(task.differences, bound) if task.n else None,
+        interval=mean_interval(task.differences, bound) if task.n and with_interval else None,
         p=p,
         alpha=alpha,
         proved=p <= alpha and task.effect > 0,

@@ -59,7 +59,7 @@ def screen_outcomes(
     """As ``screen``, from paired outcomes."""
     alpha = settings.screen_alpha
     proofs = [prove_graded(table, alpha)] if table else []
-    proofs += [prove_scores(task, alpha) for task in scores if task.family != GENERAL]
+    proofs += [prove_scores(task, alpha, with_interval=False) for task in scores if task.family != GENERAL]
     targets = tuple(_screened(proof, settings) for proof in proofs)
     harmed = tuple(level for level in find_harm(table, HARM_ALPHA, scores) if level.harmed)
     return Screen(
