@@ -205,6 +205,7 @@ class Terminal:
     def progress(self, fields: Mapping[str, Any]) -> None:
         loss, speed = fields.get("loss"), fields.get("tokens_per_s")
         line = f"step {fields['step']}  {fields['examples_done']:,}/{fields['examples_total']:,} rows"
+        line += f"  epoch {fields['epoch']:.1f} of {fields['epochs']}" if fields["epochs"] > 1 else ""
         line += f"  loss {loss:.4f}" if loss is not None else ""
         line += f"  {speed:,.0f} tokens/s" if speed else ""
         self._stream.write(f"{self._begins}{line}{self._ends}")
