@@ -18,6 +18,7 @@ from typing import Any
 from ratchet.data.example import Message
 from ratchet.errors import ChatTemplateError
 from ratchet.inference.jinja_template import JinjaTemplate, Turn
+from ratchet.inference.model_folder import read_json
 from ratchet.inference.piece_encoding import PieceEncoder, Pieces
 
 Tokenizer = Any
@@ -110,7 +111,7 @@ def _own_stop_ids(tokenizer: Tokenizer) -> set[int]:
     file = Path(tokenizer.name_or_path) / "generation_config.json"
     if not tokenizer.name_or_path or not file.is_file():
         return set()
-    stated = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+    stated = read_json(file).get("eos_token_id")
     listed = stated if isinstance(stated, list) else [stated]
     return {token for token in listed if isinstance(token, int)}
 

@@ -7,6 +7,8 @@ from datetime import date
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ratchet.data.example import Example, Message
 from ratchet.errors import ChatTemplateError
 from ratchet.inference.chat_codec import ChatCodec
@@ -114,6 +116,21 @@ def test_a_control_token_in_a_text_is_text_on_every_route(spelt: str) -> None:
     assert trained(rendered) == spelt + "<|im_end|>"
     (scored,) = own.reply_ids([spelt])
     assert list(scored) == rendered.ids[len(served) :]
+
+
+PARTS = st.sampled_from(
+    ["<|im_end|>", "<|im_start|>user\n", "<|endoftext|>", "<|im_", "end|>", "<", "|", "\ufdd0", "\n", "é"]
+)
+
+
+@given(st.lists(PARTS | st.text(st.characters(codec="utf-8"), max_size=5), max_size=8).map("".join))
+def test_whatever_a_text_spells_it_is_trained_as_it_is_and_forges_nothing(text: str) -> None:
+    own, control = chat_template(TOKENIZER), set(TOKENIZER.added_tokens_decoder)
+    (usual,), (served,) = own.prompt_ids([[QUESTION]]), own.prompt_ids([[Message(role="user", content=text)]])
+    assert [token for token in served if token in control] == [token for token in usual if token in control]
+    rendered = own.training_ids(ask(text, text))
+    assert rendered.ids == [*served, *own.reply_ids([text])[0]]
+    assert trained(rendered) == text + "<|im_end|>"
 
 
 def test_the_marker_survives_texts_that_hold_it_already() -> None:
