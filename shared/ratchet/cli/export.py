@@ -12,6 +12,7 @@ import typer
 from ratchet.cli.context import artifacts, find_checkpoint, label, opened
 from ratchet.cli.output import size
 from ratchet.errors import PreconditionFailed
+from ratchet.inference.tiny import TINY_MODEL
 
 EVERY_S = 5.0
 LOG = "export.child.log"
@@ -69,8 +70,9 @@ def export(
 
 
 def _about_base(base: str) -> str:
-    if _CHECKPOINT_ID.fullmatch(base):
-        return f"Their base is the checkpoint {base}: `ratchet export {base} --to FOLDER` writes that, for peft."
+    if base == TINY_MODEL or _CHECKPOINT_ID.fullmatch(base):
+        name = "base" if base == TINY_MODEL else base
+        return f"Their base is {base}, which only Ratchet has: `ratchet export {name} --to FOLDER` writes it."
     return f"Their base is {base}."
 
 

@@ -81,6 +81,8 @@ def export_checkpoint(
         done = children.run(TARGET, spec.model_dump(mode="json"), on_progress=progress, log_path=log_path)
         told = facts if base is None else replace(facts, base=base)
         (draft / CARD).write_text(model_card(told, adapter=wanted.adapter), encoding="utf-8")
+        for file in draft.iterdir():
+            file.chmod(0o644)  # transformers writes weights that others cannot read
         size_bytes = sum(file.stat().st_size for file in draft.iterdir())
     return Exported(folder, size_bytes, done["templated"], base)
 

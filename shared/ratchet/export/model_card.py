@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from ratchet import __version__
@@ -20,10 +21,10 @@ def model_card(facts: CheckpointFacts, *, adapter: bool) -> str:
         *_metadata(facts, adapter=adapter),
         f"# {'Adapters' if adapter else 'Model'} {facts.id}",
         "",
-        f"Trained from **{facts.base}** with Ratchet {__version__}: checkpoint "
+        f"Trained from **{_shown(facts.base)}** with Ratchet {__version__}: checkpoint "
         f"#{facts.ordinal}, after {facts.step:,} optimizer steps and {facts.tokens:,} tokens."
         if facts.ordinal
-        else f"The base model **{facts.base}**, as Ratchet {__version__} took it; nothing was trained.",
+        else f"The base model **{_shown(facts.base)}**, as Ratchet {__version__} took it; nothing was trained.",
         "",
         "## What was proved",
         "",
@@ -109,7 +110,7 @@ def _data(facts: CheckpointFacts) -> Iterator[str]:
         yield "| task | metric | rows | of them held out | source | licence |"
         yield "|---|---|---|---|---|---|"
         for task in facts.data:
-            source = task.source.replace("|", "\\|").replace("\n", " ")
+            source = ", ".join(map(_shown, task.source.split(", "))).replace("|", "\\|").replace("\n", " ")
             yield (
                 f"| {task.name} | {task.metric} | {task.rows:,} | {task.held_out:,} | {source} "
                 f"| not stated to Ratchet |"
@@ -126,13 +127,18 @@ def _data(facts: CheckpointFacts) -> Iterator[str]:
     yield ""
 
 
+def _shown(name: str) -> str:
+    """The name without the folders of this machine that lead to it."""
+    return PurePath(name).name if PurePath(name).is_absolute() else name
+
+
 def _loading(facts: CheckpointFacts, *, adapter: bool) -> Iterator[str]:
     yield "```python"
     yield "from transformers import AutoModelForCausalLM, AutoTokenizer"
     if adapter:
         yield "from peft import PeftModel"
         yield ""
-        yield f'base = AutoModelForCausalLM.from_pretrained("{facts.base}", dtype="auto")'
+        yield f'base = AutoModelForCausalLM.from_pretrained("{_shown(facts.base)}", dtype="auto")'
         yield 'model = PeftModel.from_pretrained(base, "THIS FOLDER")'
     else:
         yield ""

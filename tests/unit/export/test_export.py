@@ -108,6 +108,7 @@ def test_the_champion_is_a_whole_model_with_a_card(home: Home, tmp_path: Path) -
     folder = tmp_path / "out"
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(folder)), judged(home, 1))
     assert AutoTokenizer.from_pretrained(folder).chat_template
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
     names = {file.name for file in folder.iterdir()}
     assert {"model.safetensors", "generation_config.json", "README.md", "Modelfile"} <= names
     assert not {"base.json", "adapter_config.json", "manifest.json"} & names
@@ -119,9 +120,10 @@ def test_the_champion_is_a_whole_model_with_a_card(home: Home, tmp_path: Path) -
         "datasets:\n- facebook/babi_qa",
         "| graded items | accuracy | 46 | – | – | 0.413 | 19 gained, 0 lost | 1.9e-06 |",
         "| bAbI | accuracy | 400 | 46 | hf:facebook/babi_qa | not stated to Ratchet |",
-        home.settings.model.path,
+        "Trained from **model** with Ratchet",
     ):
         assert fact in card
+    assert home.settings.model.path not in card, "folders of this machine are nobody's business"
     assert "base_model:" not in card, "a folder is no name on the hub"
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
