@@ -222,3 +222,36 @@ def test_nearly_all_items_must_share_the_fault() -> None:
     assert census.verdict() is None
     census.add([item(answer="")] * 100)
     assert census.verdict() == "empty answers on 197 of 200 items"
+
+
+def test_items_of_other_metrics_are_answered_and_scored_but_not_graded(spec: Spec, tmp_path: Path) -> None:
+    """The loss of a reference answer is measured in every pool, however long the answer is."""
+    note = "12 + 30 = 42; " * 8
+    items = [
+        Example.ask("Describe 1.", note, family="notes", metric="loss"),
+        Example.ask("Describe 2.", note, family="letters", metric="judge"),
+        sums(1, 2)[0],
+    ]
+    suite = {
+        "name": "confirm",
+        "version": "v1",
+        "grader": "g",
+        "path": str(write_examples(tmp_path / "c.jsonl", items)),
+    }
+    told = run(spec("other", suites=[suite])).suites["confirm"]
+    loss, judged, graded = (ItemRecord.model_validate(record | {"latency_s": 0.0}) for record in records(told))
+    assert (loss.metric, loss.correct, loss.family) == ("loss", None, "notes")
+    assert loss.gold_nll is not None
+    assert loss.gold_nll > 0
+    assert loss.gold_tokens is not None
+    assert loss.gold_tokens > 24
+    assert loss.token_ids
+    assert (judged.metric, judged.correct, judged.score, judged.extracted) == ("judge", None, None, judged.answer)
+    assert (graded.metric, graded.correct, graded.error is None) == ("accuracy", False, False)
+
+
+def test_an_unknown_metric_is_refused_by_name(spec: Spec, tmp_path: Path) -> None:
+    item = Example.ask("Describe 1.", "One.", metric="beauty")
+    suite = {"name": "own", "version": "v1", "grader": "g", "path": str(write_examples(tmp_path / "o.jsonl", [item]))}
+    with pytest.raises(DataError, match="metric 'beauty' is none of accuracy, loss, judge"):
+        run(spec("other", suites=[suite]))
