@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +26,7 @@ from ratchet.user_tasks.add import Choice, commit, prepare
 from tests.support.home import SMALL, Home, made_up_answer, made_up_key, made_up_model, merged
 
 DATA = Path(__file__).parents[1] / "data"
-OWN: Mapping[str, Any] = {"suites": {"families": []}, "hyperparams": {"max_length": 1024, "batch_size": 4}}
+OWN: Mapping[str, Any] = {"suites": {"families": []}, "hyperparams": {"max_length": 1024, "batch_size": 2}}
 """Settings of a user who has rows and names no built-in family."""
 
 Right = Callable[[str], bool]
@@ -31,17 +36,35 @@ Right = Callable[[str], bool]
 @contextmanager
 def home_of_tasks(folder: Path, /, tasks: Mapping[str, Choice], **sections: Any) -> Iterator[Home]:
     """A home whose tasks come from these files of tests/data, added before the first run."""
-    settings = Settings(home=folder, **merged(merged(SMALL, OWN), sections))
-    ledger, artifacts = Ledger(settings.ledger_url), ArtifactStore(settings.artifact_url)
-    migrate(ledger)
-    home = Home(settings, ledger, artifacts)
+    suites = {name: sections[name] for name in ("suites",) if name in sections}
+    shutil.copytree(_template(tuple(tasks.items()), json.dumps(suites, sort_keys=True)), folder)
+    settings = _settings(folder, sections)
+    home = Home(settings, Ledger(settings.ledger_url), ArtifactStore(settings.artifact_url))
     try:
-        for name, choice in tasks.items():
-            add_rows(home, DATA / name, choice)
-        bootstrap(settings, ledger, artifacts, lambda _settings, spec: made_up_model(spec))
         yield home
     finally:
+        home.ledger.close()
+
+
+def _settings(folder: Path, sections: Mapping[str, Any]) -> Settings:
+    return Settings(home=folder, **merged(merged(SMALL, OWN), sections))
+
+
+@cache
+def _template(tasks: tuple[tuple[str, Choice], ...], sections: str) -> Path:
+    """Such a home to copy, made once a process: adding rows and the first run take longer than a test."""
+    root = Path(tempfile.mkdtemp(prefix="ratchet-tasks-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    settings = _settings(root / "home", json.loads(sections))
+    ledger, artifacts = Ledger(settings.ledger_url), ArtifactStore(settings.artifact_url)
+    migrate(ledger)
+    try:
+        for name, choice in tasks:
+            add_rows(Home(settings, ledger, artifacts), DATA / name, choice)
+        bootstrap(settings, ledger, artifacts, lambda _settings, spec: made_up_model(spec))
+    finally:
         ledger.close()
+    return root / "home"
 
 
 def add_rows(home: Home, file: Path, choice: Choice) -> str:

@@ -23,7 +23,6 @@ from ratchet.ledger.queue import GATE, TRAINER, submit, supply
 from ratchet.ledger.tables import (
     BatchRow,
     CheckpointRow,
-    DeadLetterRow,
     EvaluationRow,
     MinedRow,
     SuiteRow,
@@ -42,7 +41,7 @@ from ratchet.user_tasks.supply import (
     stored_lines,
 )
 from ratchet.user_tasks.task import Task, all_tasks
-from sqlalchemy import ColumnElement, Integer, and_, cast, exists, func, not_, or_, select, union_all
+from sqlalchemy import ColumnElement, Integer, and_, cast, exists, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from datagen.rows_batch import Drawn, RowBudget, RowPool, RowsPlan, plan_rows
@@ -127,10 +126,10 @@ def _measured_ordinal(session: Session) -> int:
 
 
 def _next_number(session: Session) -> int:
-    verdicts = select(VerdictRow.subject_id).where(VerdictRow.system == NAME, VerdictRow.subject_kind == PASS)
-    dead = select(DeadLetterRow.subject_id).where(DeadLetterRow.system == NAME, DeadLetterRow.subject_kind == PASS)
-    numbers = union_all(verdicts, dead).subquery().c.subject_id
-    return (session.scalar(select(func.max(cast(numbers, Integer)))) or 0) + 1
+    """The number after the last one with a verdict. As a dead letter it holds the passes up until it is retried, since
+    the next one would fail in the same way."""
+    last = select(func.max(cast(VerdictRow.subject_id, Integer)))
+    return (session.scalar(last.where(VerdictRow.system == NAME, VerdictRow.subject_kind == PASS)) or 0) + 1
 
 
 def _compose(work: Work) -> Outcome:

@@ -46,6 +46,7 @@ MOST_TIMES: Final = {"accuracy": 3.0, "loss": 1.0, "judge": 1.0}
 ASKED_SHARE, FEWEST, MOST = 0.5, 32, 500
 """Rows asked for at a time: this share of the user's own, within these bounds."""
 
+REPORT_EVERY = 5_000
 SEEDS = 2_000
 """Most rows that examples for the teacher are drawn from."""
 
@@ -60,9 +61,9 @@ def teacher_of(settings: Settings, task: str) -> SourceSettings | None:
 
 
 def can_teacher_go_on(session: Session, settings: Settings, task: TaskRow) -> bool:
-    """Whether a teacher will write more rows for the task, today or later."""
+    """Whether a teacher will write more rows for the task, today or later, without help from an operator."""
     source = teacher_of(settings, task.name)
-    if source is None or _room(session, task) <= 0:
+    if source is None or _room(session, task) <= 0 or _is_given_up(session, task.name):
         return False
     given = list(session.scalars(_verdicts(task.name).limit(EMPTY_HANDED)))
     model = source.options.get("model")
@@ -104,10 +105,13 @@ def do(work: Work) -> Outcome:
         return Verdict("not wanted", f"{name} has no teacher any more, or enough rows of it")
     teacher = make_generator(source.name, source.options)
     assert isinstance(teacher, Teacher), "the source of that name"
-    rows = list(islice(stored_rows(work.artifacts, batches), SEEDS))
-    seeds = seeds_of(rows)
+    seeds = seeds_of(list(islice(stored_rows(work.artifacts, batches), SEEDS)))
     Random(work.subject.id).shuffle(seeds)
-    known = {text_key(each) for each in stored_rows(work.artifacts, batches)}
+    known = set()
+    for number, each in enumerate(stored_rows(work.artifacts, batches)):
+        if number % REPORT_EVERY == 0:
+            work.progress(f"{number} rows of {name}")
+        known.add(text_key(each))
     context = GenerationContext(
         frozenset(keys),
         work.folder / "drafts",
@@ -173,12 +177,14 @@ def _verdicts(task: str) -> Select[VerdictRow]:
 
 
 def _asked(session: Session, task: str) -> int:
-    """Requests for the task that have been decided, or given up."""
-    counts = 0
-    for row in (VerdictRow, DeadLetterRow):
-        ours = row.subject_id.startswith(f"{task}/", autoescape=True)
-        query = select(func.count(func.distinct(row.subject_id))).where(
-            row.system == NAME, row.subject_kind == ASK, ours
-        )
-        counts += session.scalar(query) or 0
-    return counts
+    """Requests for the task that have been decided."""
+    return session.scalar(select(func.count()).select_from(_verdicts(task).order_by(None).subquery())) or 0
+
+
+def _is_given_up(session: Session, task: str) -> bool:
+    """Whether a request for the task is an open dead letter, which is asked again once it is resolved."""
+    letters = select(DeadLetterRow.id).where(
+        DeadLetterRow.system == NAME, DeadLetterRow.subject_kind == ASK, DeadLetterRow.resolved_at.is_(None)
+    )
+    ours = DeadLetterRow.subject_id.startswith(f"{task}/", autoescape=True)
+    return session.scalar(letters.where(ours).limit(1)) is not None

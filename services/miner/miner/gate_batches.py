@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.data.near_duplicates import NearDuplicates
 from ratchet.evaluation.build_suites import held_out
@@ -29,6 +28,7 @@ from ratchet.user_tasks.supply import ACTIVE, STORED, stored_batches, stored_row
 from sqlalchemy import select
 
 from miner.data_gate import Accepted, DataGate, GatePolicy, GateReport, TokenCounter, UsageLookup
+from miner.task_rows import reported
 
 REPORT_EVERY = 500
 ROWS = "rows.jsonl"
@@ -93,16 +93,9 @@ def _gate_stream(work: Work, batch: BatchRow) -> GateStream:
         _usage_lookup(work),
         _near(suites),
         PromptFormat.configured(settings, batch.submitted_at),
-        _with_progress(work, stored_rows(work.artifacts, stored)) if stored else (),
+        reported(work, stored_rows(work.artifacts, stored), "rows that the task has already") if stored else (),
     )
     return GateStream(gate, work.folder / "quarantine.jsonl", work)
-
-
-def _with_progress(work: Work, rows: Iterator[Example]) -> Iterator[Example]:
-    for number, row in enumerate(rows):
-        if number % REPORT_EVERY == 0:
-            work.progress(f"{number} rows that the task has already")
-        yield row
 
 
 def _usage_lookup(work: Work) -> UsageLookup:

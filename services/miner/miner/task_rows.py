@@ -7,7 +7,7 @@ al., arXiv:1705.08439; RFT, Yuan et al., arXiv:2308.01825), else with the row's 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from random import Random
 
 from ratchet.data.example import Example
@@ -24,6 +24,8 @@ from miner.mined_items import ROWS, MinedItem
 
 LEARNABLE = 0.2, 0.8
 """Success rates of the champion at which its own right answers teach most: below it hardly has any, above it knows."""
+
+REPORT_EVERY = 5_000
 
 OWN_ANSWERS = 2
 """Most answers of the champion's own for one row."""
@@ -42,9 +44,17 @@ def sampled_rows(work: Work, budget: int, known: Collection[str], seed: int) -> 
     found: list[Example] = []
     for place, (task, batches) in enumerate(tasks):
         size = (budget - len(found)) // (len(tasks) - place)
-        rows = map(task.labelled, stored_rows(work.artifacts, batches))
+        rows = map(task.labelled, reported(work, stored_rows(work.artifacts, batches), f"rows of {task.name}"))
         found += _sample(rows, size, known, Random(f"{seed} {task.name} rows"))
     return found
+
+
+def reported(work: Work, rows: Iterable[Example], what: str) -> Iterator[Example]:
+    """The rows, with a report of progress now and then, since a task may have millions."""
+    for number, row in enumerate(rows):
+        if number % REPORT_EVERY == 0:
+            work.progress(f"{number} {what}")
+        yield row
 
 
 def _sample(rows: Iterator[Example], size: int, known: Collection[str], random: Random) -> list[Example]:
