@@ -24,6 +24,7 @@ from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
 from ratchet.systems import System
 from ratchet.systems.work import Children
+from ratchet.user_tasks import add
 from sqlalchemy import select
 
 from tests.support.bus import InProcessBus
@@ -156,9 +157,14 @@ class Home:
 
 @contextmanager
 def small_home(
-    folder: Path, prepare: Callable[[dict[str, Any]], dict[str, str]] | None = None, /, **sections: Any
+    folder: Path,
+    prepare: Callable[[dict[str, Any]], dict[str, str]] | None = None,
+    /,
+    own_data: Sequence[Path] = (),
+    **sections: Any,
 ) -> Iterator[Home]:
-    """Set up a home for the block. ``sections`` are merged over SMALL; ``prepare`` makes a real base model.
+    """Set up a home for the block. ``sections`` are merged over SMALL; ``prepare`` makes a real base model; each file
+    of ``own_data`` becomes a task.
 
     Without it the base model is a file that no one can load, beside a tokenizer that counts.
     """
@@ -167,6 +173,9 @@ def small_home(
     migrate(ledger)
     artifacts = ArtifactStore(settings.artifact_url)
     make = prepare or made_up_model
+    for file in own_data:
+        prepared = add.prepare(settings, ledger, artifacts, file, file.name, add.Choice())
+        add.add_prepared(settings, ledger, artifacts, file, file.name, prepared)
     bootstrap(settings, ledger, artifacts, lambda _settings, spec: make(spec))
     try:
         yield Home(settings, ledger, artifacts)
