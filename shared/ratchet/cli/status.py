@@ -79,6 +79,7 @@ def as_values(view: View) -> dict[str, Any]:
         plain[name] = _shallow(plain[name]) if plain[name] is not None else None
     plain["activities"] = [_shallow(h) for h in view.activities]
     plain["previews"] = [preview.model_dump() for preview in view.previews]
+    plain["tasks"] = [_shallow(task) for task in view.tasks]
     plain["busy"] = [_shallow(b) for b in view.busy]
     return plain
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ratchet.cli.capacity import disk_shortage
 from ratchet.cli.output import shortened
 from ratchet.cli.view.activity import recent
-from ratchet.cli.view.view_model import Busy, CheckpointView, Deployed, Queue, Training, View
+from ratchet.cli.view.view_model import Busy, CheckpointView, Deployed, Queue, TaskView, Training, View
 from ratchet.evaluation.record import overall_rate, rates_from_json, scores_from_json
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.deployments import CHAMPION_CHANGES
@@ -35,6 +35,7 @@ from ratchet.ledger.tables import (
 )
 from ratchet.settings import Settings
 from ratchet.systems import registry
+from ratchet.user_tasks.task import all_tasks
 
 SHOWN_POOL = "eval"
 CHUNK = 1_000
@@ -65,6 +66,9 @@ def read_view(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, acti
             previews=live.previews,
             hosts=_hosts(session, now),
             warnings=read_warnings(session, settings, now),
+            tasks=tuple(
+                TaskView(task.name, task.passes, task.state, task.reason) for task in all_tasks(session, "user")
+            ),
         )
 
 

@@ -62,7 +62,7 @@ class Frame:
 def draw(view: View, frame: Frame) -> Group:
     """The whole view, ``frame.height`` rows at most."""
     answers, warnings = _answers(view.previews, frame), _warnings(view.warnings)
-    room = max(4, frame.height - FIXED_ROWS - len(answers) - bool(answers) - len(warnings))
+    room = max(4, frame.height - FIXED_ROWS - len(answers) - bool(answers) - len(warnings) - bool(view.tasks))
     shown = view.checkpoints[: max(2, min(room * 2 // 5, len(view.checkpoints)))]
     parts: list[RenderableType] = [
         _title(view, frame),
@@ -97,6 +97,8 @@ def _status(view: View, width: int) -> Table:
     rows.add_column(no_wrap=True, overflow="ellipsis", width=width - LABEL_WIDTH - 2)
     rows.add_row("queue", _queue(view.queue, width))
     rows.add_row("training", _training(view.training, width))
+    if view.tasks:
+        rows.add_row("tasks", Text(view_model.tasks_line(view.tasks)))
     rows.add_row("live", _live(view.live, view.at))
     if view.previews:
         rows.add_row("previews", Text(view_model.previews_line(view.previews)))

@@ -95,6 +95,16 @@ class Busy:
 
 
 @dataclass(frozen=True)
+class TaskView:
+    """A user's task: how often its rows were taught, and the reason where it is used up."""
+
+    name: str
+    passes: float
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class View:
     """One consistent snapshot of the ledger. ``previews`` are the newest ones, the newest last.
 
@@ -116,6 +126,7 @@ class View:
     previews: tuple[Preview, ...] = ()
     hosts: dict[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    tasks: tuple[TaskView, ...] = ()
 
 
 def plain(text: str) -> str:
@@ -165,6 +176,13 @@ def status_text(checkpoint: CheckpointView, live: Deployed | None) -> str:
         return "the base model"
     given = sum(system in checkpoint.outcomes for system in checkpoint.verdicts_wanted)
     return f"{given} of {len(checkpoint.verdicts_wanted)} verdicts" if given else "waiting for testing"
+
+
+def tasks_line(tasks: Sequence[TaskView]) -> str:
+    """Each task with its pass; first those that are used up, with the way out."""
+    used_up = [f"{task.name} is used up: {task.reason}" for task in tasks if task.state == "used_up"]
+    taught = [f"{task.name} pass {task.passes:.1f}" for task in tasks if task.state != "used_up"]
+    return " · ".join([*used_up, *taught])
 
 
 def training_line(training: Training) -> str:

@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.cli.capacity import disk_shortage
+from ratchet.cli.status import as_values
 from ratchet.cli.view.reading import CHUNK, read_checkpoints, read_view
+from ratchet.cli.view.view_model import TaskView
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import CheckpointRow
+from ratchet.ledger.tables import CheckpointRow, TaskRow
 from ratchet.settings import Settings
 from sqlalchemy import event
 
@@ -58,3 +60,14 @@ def test_a_damaged_artifact_gives_one_warning(ledger: Ledger, small_disk: SmallD
         "cdcd is damaged. It waits.",
         "abab is damaged. checkpoint cp-0 waits until it is there again. 3 subjects are affected.",
     )
+
+
+def test_tasks_are_read_with_the_reason_where_they_are_used_up(ledger: Ledger, small_disk: SmallDisk) -> None:
+    fixed: dict[str, Any] = {"kind": "user", "metric": "loss", "grader": None, "pattern": None, "source": "menus.csv"}
+    numbers: dict[str, Any] = {"held_out": {}, "rows": 90, "held_rows": 30, "created_at": 1.0, "updated_at": 1.0}
+    told = {"passes": 8.0, "state": "used_up", "reason": "no better."}
+    with ledger.write() as tx:
+        tx.session.add(TaskRow(name="menus", **fixed, **numbers, **told))
+    view = read_view(ledger, Settings(home=small_disk(4_000_000_000)))
+    assert view.tasks == (TaskView("menus", 8.0, "used_up", "no better."),)
+    assert as_values(view)["tasks"] == [{"name": "menus", **told}]

@@ -8,7 +8,7 @@ import io
 import pytest
 from ratchet.cli.view.reading import read_view
 from ratchet.cli.view.screen import ChangeLines, Frame, draw
-from ratchet.cli.view.view_model import Deployed, Queue, Training, View
+from ratchet.cli.view.view_model import Deployed, Queue, TaskView, Training, View
 from ratchet.evaluation.record import Rate
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
@@ -62,6 +62,14 @@ def test_a_home_at_its_beginning_can_be_drawn() -> None:
     assert "nothing yet" in text
     assert "low: under 10" in text
     assert "waiting for data" in text
+
+
+def test_tasks_are_told_with_their_pass_and_the_way_out_where_they_are_used_up(view: View) -> None:
+    reason = "the last 3 checkpoints were no better. Add rows: `ratchet data add FILE --task menus`."
+    tasks = (TaskView("mail", 2.4, "active"), TaskView("menus", 12.0, "used_up", reason))
+    text = "\n".join(drawn(dataclasses.replace(view, tasks=tasks), 200, 40))
+    assert f"menus is used up: {reason} · mail pass 2.4" in text
+    assert len(drawn(dataclasses.replace(view, tasks=tasks), 80, 24)) <= 24
 
 
 def test_a_frozen_unproved_unserved_champion_is_marked_as_such(view: View) -> None:
