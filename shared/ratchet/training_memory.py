@@ -43,7 +43,7 @@ width is that of the hidden states, of all attention heads and of the feed-forwa
 SmolLM2-135M (30 layers) with adapters and with all weights, at 109 to 3,947 tokens, with attention in one kernel."""
 LOGIT_BYTES = {True: 16, False: 12}
 """For each predicted token and entry of the vocabulary: logits, their fp32 copy, log-softmax, and two gradients."""
-ANSWER_SHARE = 0.5
+ANSWER_SHARE = 0.3
 """Share of a row's tokens that are predicted, where the rows are not known. Only those are projected to logits."""
 
 

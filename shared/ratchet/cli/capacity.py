@@ -15,25 +15,19 @@ from ratchet.leases.gpus import TRAINING, capacity_gb, list_gpus, training_proce
 from ratchet.settings import Settings
 from ratchet.settings.control import TRAINER
 from ratchet.training_disk import STATES, kept_bytes, save_size
-from ratchet.training_memory import ModelFacts, ProcessLayout, computes_in_16_bits, estimate_memory, model_facts
-from ratchet.training_plan import Machine, cpu_computes_bf16
+from ratchet.training_memory import (
+    ModelFacts,
+    ProcessLayout,
+    computes_in_16_bits,
+    estimate_memory,
+    model_facts,
+    training_memory,
+)
 
 LEAST_DISK_BYTES = 2_000_000_000
 """With less free space, the next few checkpoints may not fit."""
 _STEPS_BYTES = (FULL_BYTES, 100_000_000, 500_000_000, 1_000_000_000, LEAST_DISK_BYTES)
 """Thresholds of free space that are reported as a disk fills up; below the first it counts as full."""
-
-
-def training_memory(processes: int = 1, *, on_cpu: bool = False) -> tuple[int, str]:
-    """Bytes for each training process, and a description of that memory: the largest GPUs, else free main memory."""
-    cards = [] if on_cpu else sorted(list_gpus(), key=lambda gpu: gpu.memory_bytes, reverse=True)[:processes]
-    if cards:
-        each = f" (each of {processes} cards)" if processes > 1 else ""
-        return cards[-1].memory_bytes, cards[-1].name + each
-    why, share = "device cpu" if on_cpu else "no NVIDIA GPU", f" for each of {processes} processes" * (processes > 1)
-    import psutil  # the live view checks only the disk
-
-    return psutil.virtual_memory().available // processes, f"free memory of this machine{share} ({why})"
 
 
 def free_disk(home: Path) -> tuple[int, Path]:
@@ -91,17 +85,6 @@ def _artifact_bytes(settings: Settings) -> int:
     return sum(file.lstat().st_size for file in files if file.is_file())
 
 
-def this_machine(processes: int = 1, *, device: str = "auto", sharded: bool = False) -> Machine:
-    """The memory for each training process, and what this machine computes in; ``device`` as in the settings."""
-    available, _ = training_memory(processes, on_cpu=device == "cpu")
-    return Machine(
-        available,
-        on_gpu=device != "cpu" and bool(list_gpus()),
-        bf16=cpu_computes_bf16(),
-        layout=ProcessLayout(processes, sharded and processes > 1),
-    )
-
-
 def check_training(settings: Settings) -> Iterator[str]:
     """Describe training on this host, if it trains. Raises SettingsError for settings that this host cannot meet."""
     if TRAINER not in settings.placement.roles:
@@ -113,7 +96,7 @@ def check_training(settings: Settings) -> Iterator[str]:
     yield f"training: {step_of(settings, processes)}"
     folder = model_folder(settings)
     if folder is not None:
-        yield _fit(settings, folder, processes)
+        yield training_fit(settings, folder, processes)
 
 
 def model_folder(settings: Settings) -> Path | None:
@@ -182,7 +165,7 @@ def step_of(settings: Settings, processes: int) -> str:
     )
 
 
-def _fit(settings: Settings, folder: Path, processes: int) -> str:
+def training_fit(settings: Settings, folder: Path, processes: int) -> str:
     """Whether a full micro-batch fits each process. Raises SettingsError."""
     on_cpu = settings.environment.device == "cpu"
     half = computes_in_16_bits(settings.hyperparams.fp_precision, on_gpu=bool(list_gpus()) and not on_cpu)

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ratchet.atomic_files import atomic_write
-from ratchet.cli.capacity import model_folder, save_room, this_machine, training_memory
+from ratchet.cli.capacity import model_folder, save_room
 from ratchet.cli.config import plugin_sections
 from ratchet.cli.data import (
     GraderOption,
@@ -38,7 +38,7 @@ from ratchet.leases.gpus import list_gpus
 from ratchet.settings import Settings, load
 from ratchet.settings.settings import schema_with
 from ratchet.settings.sources import FILE
-from ratchet.training_memory import ModelFacts, model_facts
+from ratchet.training_memory import ModelFacts, model_facts, training_memory
 from ratchet.training_plan import (
     SMALL_PARAMETERS,
     UNKNOWN_MODEL,
@@ -46,6 +46,7 @@ from ratchet.training_plan import (
     TrainingChoice,
     choose_training,
     row_facts,
+    this_machine,
 )
 
 TINY = "tiny"

@@ -14,10 +14,19 @@ from pathlib import Path
 import psutil
 from sqlalchemy.engine import make_url
 
-from ratchet.cli.capacity import disk_shortage, free_disk, model_folder, save_room, step_of, training_problem
+from ratchet.cli.capacity import (
+    disk_shortage,
+    free_disk,
+    model_folder,
+    save_room,
+    step_of,
+    training_fit,
+    training_problem,
+)
 from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problems
 from ratchet.cli.output import size
 from ratchet.disk import require_writable
+from ratchet.errors import RatchetError
 from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
 from ratchet.lines import read_lines
@@ -108,7 +117,13 @@ def training(settings: Settings) -> Finding:
     sizes_gb = capacity_gb(settings, list_gpus())
     if problem := training_problem(settings, sizes_gb):
         return Finding("training", "bad" if sizes_gb else "note", problem)
-    return Finding("training", "ok", step_of(settings, training_processes(settings, sizes_gb)))
+    processes = training_processes(settings, sizes_gb)
+    try:
+        folder = model_folder(settings)
+        memory = f" {training_fit(settings, folder, processes)}" if folder is not None else ""
+    except RatchetError as error:
+        return Finding("training", "bad" if sizes_gb else "note", str(error))
+    return Finding("training", "ok", step_of(settings, processes) + memory)
 
 
 def _never_fitting(settings: Settings, found: list[Gpu], held: list[Counter[str]]) -> str:

@@ -152,6 +152,18 @@ def test_the_number_of_training_processes_is_shown(tmp_path: Path, tool: Path) -
     assert (found.state, "of 2 cards 2 have that" in found.text) == ("bad", True)
 
 
+@pytest.mark.parametrize(("width", "state", "said"), [(300, "ok", "training needs about"), (60_000, "bad", "adapters")])
+def test_the_memory_that_training_takes_is_compared_with_the_cards(
+    tmp_path: Path, tool: Path, width: int, state: str, said: str
+) -> None:
+    says(tool, "echo 'NVIDIA GeForce RTX 4090, 24564, 20480, 550.54'")
+    model = build_tiny_model(tmp_path / "model")
+    header = json.dumps({"w": {"dtype": "F32", "shape": [width, width], "data_offsets": [0, 4]}}).encode()
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    found = finding(settled(tmp_path, model={"path": str(model)}), "training")
+    assert (found.state, said in found.text) == (state, True), found
+
+
 def test_an_nvidia_driver_that_does_not_answer_is_reported(tmp_path: Path, tool: Path) -> None:
     says(tool, "echo 'NVIDIA-SMI has failed because it could not communicate with the driver.'; exit 9")
     found = finding(settled(tmp_path), "gpu")
