@@ -41,7 +41,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/trainer/test_hardware.py": {
         "test_a_missing_gpu_is_a_settings_error": ("environment.device",),
-        "test_the_precision_of_saved_weights_follows_the_setting": ("hyperparams.fp_precision",),
+        "test_the_precision_of_a_run_follows_the_setting": ("hyperparams.fp_precision",),
         "test_the_attention_kernel_follows_the_setting": ("model.attention",),
     },
     "unit/trainer/test_model.py": {
