@@ -35,6 +35,7 @@ from ratchet.data.jsonl import read_examples
 from ratchet.disk import home_errors
 from ratchet.errors import PreconditionFailed, RatchetError
 from ratchet.leases.gpus import list_gpus
+from ratchet.run.model_report import inspect_model
 from ratchet.settings import Settings, load
 from ratchet.settings.settings import schema_with
 from ratchet.settings.sources import FILE
@@ -131,6 +132,7 @@ def _for_model(name: str, rows: Path | None, *, full: bool, force: bool) -> Chos
         typer.echo(f"{name} is not a folder here, so it is taken as a hub name; the first run downloads and checks it.")
         unseen = choose_training(UNKNOWN_MODEL, _row_facts(rows, folder), this_machine(), adapters=not full).sections()
         return {**unseen, "model": {"path": name, **unseen["model"]}}
+    _inspect(folder)
     facts, found_rows = model_facts(folder), _row_facts(rows, folder)
     adapters = False if full else None
     alone = choose_training(facts, found_rows, this_machine(), adapters=adapters)
@@ -151,6 +153,15 @@ def _for_model(name: str, rows: Path | None, *, full: bool, force: bool) -> Chos
     if facts.parameters > SMALL_PARAMETERS:
         sections["hyperparams"].pop("num_epochs", None)  # passes over the rows are composed by generation
     return {**sections, "model": {"path": str(folder.resolve()), **sections["model"]}}
+
+
+def _inspect(folder: Path) -> None:
+    """Print what is changed when the model is taken in. Raises PreconditionFailed for one that cannot be."""
+    found = inspect_model(folder)
+    for note in found.notes:
+        typer.echo(f"model: {note}")
+    if found.refusals:
+        raise PreconditionFailed(" ".join(found.refusals))
 
 
 def _row_facts(rows: Path | None, folder: Path) -> RowFacts | None:

@@ -22,11 +22,12 @@ SHAPE = {"hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36
 
 
 def safetensors(folder: Path, shape: tuple[int, ...]) -> Path:
-    """A folder with the header and the configuration of a model; no loader of ours reads further."""
-    folder.mkdir()
+    """The tiny model with the header and the configuration of another one; `init` reads no weights."""
+    build_tiny_model(folder)
     header = json.dumps({"weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
-    (folder / "config.json").write_text(json.dumps(SHAPE))
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0" * 4)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **SHAPE}))
     return folder
 
 
@@ -73,7 +74,7 @@ def test_a_model_too_large_for_one_card_is_shared_by_several(
     tool.write_text('#!/bin/sh\nfor card in a b c d; do echo "NVIDIA GeForce RTX 4090, 24564"; done\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
-    folder = safetensors(tmp_path / "mine", (3_000, 1_000_000))
+    folder = safetensors(tmp_path / "mine", (2_200, 1_000_000))
     assert "each of 4 cards" in ratchet("init", "--full", "--model", str(folder)).stdout
     assert tomllib.loads(Path("ratchet.toml").read_text())["environment"] == {"parallelism": "fsdp"}
     tool.write_text(tool.read_text().replace("a b c d", "a b"))
