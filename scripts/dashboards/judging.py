@@ -46,6 +46,23 @@ def _newest() -> Panels:
             unit="percentunit",
         ).min(-1),
         lines(
+            "Loss by task",
+            "Mean loss of the reference answers on the eval suite.",
+            [Query("max by (role, task) (ratchet_task_loss_nats)", "{{task}} {{role}}")],
+        ),
+        lines(
+            "Preference by task",
+            "Preference of the LLM judge over the reference answers.",
+            [Query("max by (role, task) (ratchet_task_preference_ratio)", "{{task}} {{role}}")],
+            unit="percentunit",
+            most=1,
+        ),
+        lines(
+            "Drift from the base",
+            "Loss of the base model's own answers to general prompts, less the base's.",
+            [Query("max by (role) (ratchet_general_drift_nats)", "{{role}}")],
+        ),
+        lines(
             "Calibration error",
             "ECE of the newest checkpoint, as it is and at its temperature.",
             [Query(f"max by (kind) (ratchet_calibration_ece_ratio{NEWEST})", "{{kind}}")],

@@ -17,7 +17,7 @@ from ratchet.ledger import Transaction
 from ratchet.ledger.deployments import serving
 from ratchet.ledger.lineage import lineage
 from ratchet.ledger.suites import unanswered_requests
-from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ClaimRow
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ClaimRow, TaskRow
 from ratchet.systems import Work
 from ratchet.training_disk import kept_bytes, save_size
 from ratchet.training_memory import model_facts
@@ -175,7 +175,8 @@ def _detach_state(row: CheckpointRow) -> list[str]:
 
 
 def _protected(session: Session) -> set[str]:
-    """Champion, rollback target, head, the base weights of its adapters, and all checkpoints in use.
+    """Champion, rollback target, head, the base weights of its adapters, and all checkpoints in use. So is the base
+    model where there is a general task, whose drift is measured from it on every new suite.
 
     A checkpoint is in use if a claim, an unanswered request or an open challenge names it.
     """
@@ -189,4 +190,6 @@ def _protected(session: Session) -> set[str]:
         ChallengeRow.outcome.is_(None), ChallengeRow.champion_id == live.desired_id
     )
     named.update(session.scalars(undecided))
+    if session.scalar(select(TaskRow.name).where(TaskRow.kind == "general")) is not None:
+        named.add(session.scalar(select(CheckpointRow.id).order_by(CheckpointRow.ordinal).limit(1)))
     return {name for name in named if name is not None}

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.evaluation.record import rates_from_json
+from ratchet.evaluation.record import GENERAL, overall_rate, rates_from_json, scores_from_json
 from ratchet.ledger.correction_backoff import classes_in_backoff
 from ratchet.ledger.lineage import newest_evaluated, unjudged
 from ratchet.ledger.queue import depth, low_mark, shortage, supply
@@ -197,6 +197,7 @@ def judging(session: Session, _now: float, _settings: Settings) -> Iterator[Gaug
         (((role, row.id), 1.0) for role, row in roles.items()),
     )
     yield from _accuracy(session, roles)
+    yield from _scores(session, roles)
     yield from _calibration(session, roles)
     yield from _regressions(session)
 
@@ -215,19 +216,50 @@ def _accuracy(session: Session, roles: dict[str, CheckpointRow]) -> Iterator[Gau
         record = _record(session, row.id)
         if record is None or not record.items:
             continue
-        overall.append(((role,), record.correct / record.items))
-        for (family, level), rate in rates_from_json(record.by_level).items():
+        levels = rates_from_json(record.by_level)
+        pooled = overall_rate(levels)
+        if pooled is not None:
+            overall.append(((role,), pooled.value))
+        for (family, level), rate in levels.items():
             labels, interval = (role, family, str(level)), wilson(rate.correct, rate.n)
             rates.append((labels, rate.value))
             lows.append((labels, interval.low))
             highs.append((labels, interval.high))
             sizes.append((labels, float(rate.n)))
     labels = ("role", "family", "level")
-    yield gauge("ratchet_accuracy_ratio", "Share of the eval suite's items answered right.", labels, rates)
+    yield gauge("ratchet_accuracy_ratio", "Share of the eval suite's graded items answered right.", labels, rates)
     yield gauge("ratchet_accuracy_low_ratio", "Lower end of Wilson's 95 % interval.", labels, lows)
     yield gauge("ratchet_accuracy_high_ratio", "Upper end of Wilson's 95 % interval.", labels, highs)
     yield gauge("ratchet_accuracy_items", "Items behind the rate.", labels, sizes)
-    yield gauge("ratchet_accuracy_overall_ratio", "Accuracy over all items of the eval suite.", ("role",), overall)
+    yield gauge(
+        "ratchet_accuracy_overall_ratio", "Accuracy over all graded items of the eval suite.", ("role",), overall
+    )
+
+
+def _scores(session: Session, roles: dict[str, CheckpointRow]) -> Iterator[GaugeMetricFamily]:
+    """Tasks measured by loss or by an LLM judge, and the drift of the general task from the base model."""
+    losses, preferences, drifts = Rows(), Rows(), Rows()
+    of_base = _general_loss(session, session.scalar(select(CheckpointRow.id).order_by(CheckpointRow.ordinal).limit(1)))
+    for role, row in roles.items():
+        record = _record(session, row.id)
+        for family, score in scores_from_json(record.scores if record is not None else None).items():
+            (losses if score.metric == "loss" else preferences).append(((role, family), score.mean))
+        own = _general_loss(session, row.id)
+        if own is not None and of_base is not None:
+            drifts.append(((role,), own - of_base))
+    labels = ("role", "task")
+    yield gauge("ratchet_task_loss_nats", "Mean loss of the reference answers, in nats per token.", labels, losses)
+    yield gauge(
+        "ratchet_task_preference_ratio", "Preference of the LLM judge over the references.", labels, preferences
+    )
+    text = "Loss of the base model's own answers to general prompts, less the base's, in nats per token."
+    yield gauge("ratchet_general_drift_nats", text, ("role",), drifts)
+
+
+def _general_loss(session: Session, checkpoint_id: str | None) -> float | None:
+    record = _record(session, checkpoint_id) if checkpoint_id is not None else None
+    general = scores_from_json(record.scores if record is not None else None).get(GENERAL)
+    return general.mean if general is not None else None
 
 
 def _record(session: Session, checkpoint_id: str) -> EvaluationRow | None:

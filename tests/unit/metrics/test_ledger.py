@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -152,6 +153,27 @@ def test_the_base_model_is_not_pending_for_deployment(told: Ledger, ask: Ask) ->
     found = ask(told)
     assert found.value("ratchet_pending", system="deployment") == 1
     assert found.value("ratchet_pending", system="comparison") == 1
+
+
+def test_tasks_of_other_metrics_and_the_drift_from_the_base_are_exported(told: Ledger, ask: Ask) -> None:
+    def stored(metric: str, mean: float) -> dict[str, Any]:
+        return {"metric": metric, "items": 9, "n": 9, "mean": mean, "low": mean, "high": mean}
+
+    before = ask(told)
+    assert not {"ratchet_task_loss_nats", "ratchet_general_drift_nats"} & before.names()
+    with told.write() as tx:
+        for ordinal, loss, general in ((0, 2.5, 0.6), (3, 1.75, 0.7)):
+            scores = {
+                "menus": stored("loss", loss),
+                "letters": stored("judge", 0.5),
+                "general": stored("loss", general),
+            }
+            chosen = (EvaluationRow.checkpoint_id == checkpoint_id(ordinal), EvaluationRow.pool == "eval")
+            tx.session.execute(update(EvaluationRow).where(*chosen).values(scores=scores))
+    found = ask(told)
+    assert found.value("ratchet_task_loss_nats", role="champion", task="menus") == 1.75
+    assert found.value("ratchet_task_preference_ratio", role="champion", task="letters") == 0.5
+    assert found.value("ratchet_general_drift_nats", role="champion") == pytest.approx(0.1)
 
 
 def test_accuracy_has_its_interval_for_newest_and_champion(told: Ledger, ask: Ask) -> None:

@@ -12,7 +12,7 @@ from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ClaimLost
 from ratchet.ledger.deployments import serving
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRequestRow
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRequestRow, TaskRow
 from ratchet.systems import Subject, Work, claims
 from trainer.retention import STATES_KEPT, StoredCheckpoint, apply_retention, select_for_deletion
 
@@ -127,6 +127,19 @@ def test_retention_keeps_rollback_target_live_and_referenced_checkpoints(home: H
     claimed(home, "testing", Subject("request", f"{ids[4]}/{suite}"))
     apply_retention(work)
     assert all(on_disk(home)[id] for id in ids)
+
+
+@pytest.mark.parametrize("kind", ["general", "user"])
+def test_the_base_stays_where_a_general_task_measures_the_drift_from_it(home: Home, work: Work, kind: str) -> None:
+    base, ids = home.base_id(), six(home)
+    with home.ledger.write() as tx:
+        serving(tx.session).desired_id = ids[-1]
+        tx.session.get_one(CheckpointRow, base).size_bytes = GB
+        fields = {"metric": "loss", "grader": None, "pattern": None, "source": "", "held_out": {}}
+        numbers = {"rows": 60, "held_rows": 60, "created_at": tx.now, "updated_at": tx.now}
+        tx.session.add(TaskRow(name=kind, kind=kind, **fields, **numbers))
+    apply_retention(work)
+    assert on_disk(home)[base] == (kind == "general")
 
 
 def test_an_answered_request_protects_nothing(home: Home, work: Work) -> None:
