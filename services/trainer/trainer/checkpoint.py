@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from ratchet.disk import disk_errors
 from ratchet.errors import ResumeError
-from ratchet.inference.model_folder import add_old_rope_keys
+from ratchet.inference.model_folder import add_old_keys
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -254,4 +254,4 @@ def write_checkpoint(folder: Path, model: Any, trainable: Trainable, gathered: G
             model.config.use_cache = True
             model.save_pretrained(draft, state_dict=gathered.weights)
         trainable.tokenizer.save_pretrained(draft)
-        add_old_rope_keys(draft)
+        add_old_keys(draft)

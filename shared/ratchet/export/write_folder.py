@@ -12,7 +12,7 @@ from ratchet.artifacts.manifest import MANIFEST_NAME
 from ratchet.disk import disk_errors
 from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.adapter_folder import ADAPTER_CONFIG, is_adapter
-from ratchet.inference.model_folder import ADAPTER, BASE, add_old_rope_keys, weights_digest
+from ratchet.inference.model_folder import ADAPTER, BASE, add_old_keys, weights_digest
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -64,7 +64,7 @@ def _copy(order: ExportSpec, progress: Progress) -> None:
                 copy.write(chunk)
                 done += len(chunk)
                 progress({"note": f"copied {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"})
-    add_old_rope_keys(order.folder)
+    add_old_keys(order.folder)
     if not order.adapter and weights_digest(order.folder) != order.weights:
         raise BrokenCheckpoint(f"the copy of {order.checkpoint} differs from it: check the disk of {order.folder}.")
 

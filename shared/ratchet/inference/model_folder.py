@@ -146,18 +146,24 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def add_old_rope_keys(folder: Path) -> None:
-    """Add the keys of transformers 4 for rotary embeddings to a ``config.json`` that has only those of transformers 5.
+def add_old_keys(folder: Path) -> None:
+    """Let transformers 4, and vLLM on it, read a folder that transformers 5 has written.
 
-    Readers of the old keys, such as vLLM on transformers 4, would take the default base frequency, without an error. A
-    model with different rotary embeddings by layer has no old form, and is left as it is.
+    Without the old keys for rotary embeddings in ``config.json`` they take the default base frequency, without an
+    error; a model with different rotary embeddings by layer has no old form, and is left as it is. The tokenizer class
+    of transformers 5 for a plain tokenizer.json has another name in transformers 4, which both know.
     """
-    path = folder / CONFIG
-    config = read_json(path)
+    config = read_json(folder / CONFIG)
     sections = [config, *(value for value in config.values() if isinstance(value, dict) and "rope_parameters" in value)]
-    changed = [section for section in sections if _with_old_rope(section)]
-    if changed:
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if [section for section in sections if _with_old_rope(section)]:
+        _write_json(folder / CONFIG, config)
+    path = folder / "tokenizer_config.json"
+    if path.is_file() and (tokenizer := read_json(path)).get("tokenizer_class") == "TokenizersBackend":
+        _write_json(path, {**tokenizer, "tokenizer_class": "PreTrainedTokenizerFast"})
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _with_old_rope(section: dict[str, Any]) -> bool:

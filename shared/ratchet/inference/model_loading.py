@@ -26,7 +26,7 @@ from transformers.modeling_utils import PreTrainedModel  # costs seconds: here, 
 from ratchet.errors import BrokenCheckpoint, SettingsError
 from ratchet.inference.adapter_folder import ADAPTER_CONFIG, BaseReference, checked_base, is_adapter
 from ratchet.inference.chat_template import Tokenizer
-from ratchet.inference.model_folder import ADAPTER, BASE, add_old_rope_keys, check_folder, stored_dtype, weights_digest
+from ratchet.inference.model_folder import ADAPTER, BASE, add_old_keys, check_folder, stored_dtype, weights_digest
 from ratchet.settings.serving import InferenceSettings
 
 transformers.utils.logging.disable_progress_bar()
@@ -155,7 +155,7 @@ def write_merged(folder: Path, target: Path) -> None:
         if file.is_file() and file.name not in (ADAPTER, ADAPTER_CONFIG, BASE, "manifest.json"):
             (target / file.name).unlink(missing_ok=True)
             shutil.copyfile(file, target / file.name)
-    add_old_rope_keys(target)
+    add_old_keys(target)
 
 
 @contextmanager

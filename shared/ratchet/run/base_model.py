@@ -15,7 +15,7 @@ from typing import Any
 
 from ratchet.errors import BrokenCheckpoint, ChatTemplateError, SettingsError
 from ratchet.inference.adapter_folder import is_adapter
-from ratchet.inference.model_folder import TOKENIZERS, add_old_rope_keys, check_folder, read_json
+from ratchet.inference.model_folder import TOKENIZERS, add_old_keys, check_folder, read_json
 from ratchet.run.model_report import (
     TEMPLATE,
     TOKENIZER_CONFIG,
@@ -55,7 +55,7 @@ def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]]
     try:
         clean_generation_config(folder)
         check_folder(folder)
-        add_old_rope_keys(folder)
+        add_old_keys(folder)
         _require_template(folder, str(spec.get("tokenizer") or name), str(spec.get("day") or ""))
     except BrokenCheckpoint as error:
         raise SettingsError(f"model.path {name}: {error}") from error

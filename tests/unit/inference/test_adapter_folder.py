@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import BrokenCheckpoint
 from ratchet.inference.adapter_folder import BaseReference, base_name, whole_base
-from ratchet.inference.model_folder import add_old_rope_keys, stored_dtype, weights_digest
+from ratchet.inference.model_folder import add_old_keys, stored_dtype, weights_digest
 from ratchet.inference.model_loading import load_merged, load_model, pick_hardware, write_merged
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.settings.serving import InferenceSettings
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoTokenizer
 
 from tests.support.adapters import ALPHA, RANK, build_adapter
 
@@ -56,6 +57,33 @@ def test_a_judge_loads_the_weights_that_are_written(adapters: Path, tmp_path: Pa
     for name, tensor in written.items():
         assert torch.equal(judged.get_parameter(name), tensor.float()), name
     assert all(buffer.dtype == torch.float32 for name, buffer in judged.named_buffers() if "inv_freq" in name)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_merged_in_memory_and_read_from_a_folder_a_model_gives_the_same_logits(
+    tmp_path: Path, dtype: Literal["fp32", "bf16"]
+) -> None:
+    """Also where the base, in fp32, is converted: the frequencies of its rotary embeddings are not."""
+    adapters = build_adapter(tmp_path / "adapters", build_tiny_model(tmp_path / "base"))
+    write_merged(adapters, tmp_path / "whole")
+    hardware = pick_hardware(InferenceSettings(device="cpu", dtype=dtype))
+    ids = torch.arange(3, 200)[None]
+    with torch.no_grad():
+        one, other = (
+            load_model(folder, hardware).model(input_ids=ids).logits for folder in (adapters, tmp_path / "whole")
+        )
+    assert torch.equal(one, other)
+
+
+def test_the_tokenizer_is_of_a_class_that_transformers_4_knows(tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path / "tiny")
+    before = AutoTokenizer.from_pretrained(folder)
+    add_old_keys(folder)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
+    after = AutoTokenizer.from_pretrained(folder)
+    text = " 12+3= <|im_start|>user\n\u2028 é\t"
+    assert after.encode(text) == before.encode(text)
+    assert after.special_tokens_map == before.special_tokens_map
 
 
 def test_adapters_on_adapters_are_merged_one_after_the_other(base: Path, adapters: Path, tmp_path: Path) -> None:
@@ -109,11 +137,11 @@ def test_old_readers_find_the_rope_of_a_new_configuration(tmp_path: Path) -> Non
         path.write_text(
             json.dumps({key: value for key, value in config.items() if key[:5] != "rope_" or value is rope})
         )
-        add_old_rope_keys(folder)
+        add_old_keys(folder)
         written = json.loads(path.read_text())
         assert (written["rope_theta"], written["rope_scaling"]) == old
         assert AutoConfig.from_pretrained(folder).rope_parameters == rope
     by_layer = {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}
     path.write_text(json.dumps({"rope_parameters": by_layer}))
-    add_old_rope_keys(folder)
+    add_old_keys(folder)
     assert json.loads(path.read_text()) == {"rope_parameters": by_layer}
