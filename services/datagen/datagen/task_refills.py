@@ -45,7 +45,7 @@ from sqlalchemy import ColumnElement, Integer, and_, cast, exists, func, not_, o
 from sqlalchemy.orm import Session
 
 from datagen.rows_batch import Drawn, RowBudget, RowPool, RowsPlan, plan_rows
-from datagen.task_teacher import can_teacher_go_on
+from datagen.task_teacher import can_teacher_go_on, teacher_of
 
 NAME: Final = "generation"
 ROWS = "rows"
@@ -97,12 +97,21 @@ def do(work: Work) -> Outcome:
 
 
 def _is_wanted(session: Session, tasks: Sequence[TaskRow]) -> bool:
-    """Whether a task is to be taught, nothing of it waits for training, and training is not far ahead of judging."""
-    if not any(passes_over(task) is None and stored_batches(session, task.name) for task in tasks):
-        return False
+    """Whether a task is to be taught, no batch of rows waits for training, and training is not far ahead of judging.
+
+    A new task does not wait for the others.
+    """
+    taught = [task for task in tasks if passes_over(task) is None and stored_batches(session, task.name)]
+    if any(_is_new(task) for task in taught):
+        return True
     open_batches = _open_batches(session, made_of_rows())
     is_waiting = any(batch.state in ("submitted", "queued") for batch in open_batches)
-    return not is_waiting and len(open_batches) < AHEAD
+    return bool(taught) and not is_waiting and len(open_batches) < AHEAD
+
+
+def _is_new(task: TaskRow) -> bool:
+    """Whether none of its rows has been in a batch yet."""
+    return task.passes == 0 and task.best_id is None
 
 
 def _open_batches(session: Session, which: ColumnElement[bool]) -> list[BatchRow]:
@@ -140,6 +149,8 @@ def _compose(work: Work) -> Outcome:
         if not _is_wanted(session, tasks):
             return NotReady("training or judging of the batches before")
         taught, replayed = _sources(session, settings)
+        names = {source.pool.name for source in taught}
+        is_first = any(_is_new(task) for task in tasks if task.name in names)
         budget = _budget(session, settings, taught)
     plan = plan_rows(
         [source.pool for source in taught],
@@ -151,7 +162,6 @@ def _compose(work: Work) -> Outcome:
     rows = _collected(work, plan, [*taught, *replayed])
     provenance = _provenance(plan, [*taught, *replayed], seed)
     artifact = work.artifacts.publish_lines((rows[drawn] for drawn in plan.rows), "batch", provenance)
-    is_first = any(source.pool.passes == 0 for source in taught)
 
     def effects(tx: Transaction) -> None:
         tx.emit(submit(tx, artifact.id, len(plan.rows), NAME, provenance, "high" if is_first else "normal"))
@@ -315,9 +325,11 @@ def _end(work: Work) -> Outcome:
         is_same = _end_subject(session, task) == work.subject
     if why is None or not is_same:
         return NotReady(f"what is left of {name}")
-    reason = (
-        f"{why}. Add rows: `ratchet data add FILE --task {name}`, or a teacher that writes some: generation.sources."
-    )
+    add = f"Add rows: `ratchet data add FILE --task {name}`"
+    if teacher_of(work.settings, name) is None:
+        reason = f"{why}. {add}, or a teacher that writes some: generation.sources."
+    else:
+        reason = f"{why}, nor does its teacher write more. {add}."
 
     def effects(tx: Transaction) -> None:
         row = tx.session.get_one(TaskRow, name)

@@ -238,6 +238,21 @@ def test_a_second_task_is_taught_beside_the_first_and_a_task_at_its_end_is_repla
     assert newest.quarantined == 0
 
 
+def test_a_new_task_waits_neither_for_the_judges_nor_behind_another_batch(own: Home) -> None:
+    turn(own)
+    trained(own, None)
+    turn(own)
+    trained(own, None)
+    turn(own)
+    assert len(of_rows(own)) == AHEAD
+    add_rows(own, DATA / LETTERS, Choice(task="letters"))
+    turn(own)
+    *_, newest = of_rows(own)
+    assert len(of_rows(own)) == AHEAD + 1
+    assert (newest.state, newest.priority) == ("queued", 0)
+    assert "letters" in newest.provenance["tasks"]
+
+
 def test_general_rows_are_replayed_beside_the_users_own(own: Home) -> None:
     general = [
         Example.ask(f"Say something about the number {n}.", f"It is {n}.", family="general", level=1, metric="loss")
