@@ -14,7 +14,7 @@ from typing import Any
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.evaluation.load_evaluation import ITEMS
-from ratchet.evaluation.record import ItemRecord, level_rates, rates_to_json, records_to_lines
+from ratchet.evaluation.record import ItemRecord, level_rates, rates_to_json, records_to_lines, task_scores
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.suites import current
@@ -79,11 +79,11 @@ def task_row(home: Home, name: str) -> TaskRow:
         return session.get_one(TaskRow, name)
 
 
-def add_task_record(home: Home, checkpoint: str, is_right: Right, loss: float) -> None:
-    """A probe record in which some items are right, and each reference answer has the loss, within a little."""
+def add_task_record(home: Home, checkpoint: str, is_right: Right, loss: float, pool: str = "probe") -> None:
+    """A record in which some items are right, and each reference answer has the loss, within a little."""
     with home.ledger.read() as session:
-        suite, row = current(session, "probe"), session.get_one(CheckpointRow, checkpoint)
-    key, items = made_up_key(row.weights, suite.id), home.suite_items("probe")
+        suite, row = current(session, pool), session.get_one(CheckpointRow, checkpoint)
+    key, items = made_up_key(row.weights, suite.id), home.suite_items(pool)
     records = []
     for place, item in enumerate(items):
         metric = item.metadata.get("metric", "accuracy")
@@ -102,12 +102,13 @@ def add_task_record(home: Home, checkpoint: str, is_right: Right, loss: float) -
                 id=f"{checkpoint}/{suite.id}",
                 checkpoint_id=checkpoint,
                 suite_id=suite.id,
-                pool="probe",
+                pool=pool,
                 key=key.model_dump(),
                 artifact=artifact.id,
                 items=len(records),
                 correct=sum(bool(record.correct) for record in records),
                 by_level=rates_to_json(level_rates(records)),
+                scores={family: score.model_dump() for family, score in task_scores(records).items()},
                 tokens_per_s=1_000.0,
                 created_at=tx.now,
             )

@@ -20,6 +20,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.deployments import freeze
 from ratchet.ledger.tables import BatchRow, CheckpointRow, CoverageRow, DeadLetterRow, ImpactRow, MinedRow
 from ratchet.systems import Subject, claims
+from ratchet.user_tasks.add import Choice
 from sqlalchemy import select
 from typer.testing import CliRunner
 
@@ -27,6 +28,7 @@ from tests.support.home import Home, small_home
 from tests.support.previews import preview
 from tests.support.rows import measured_without_gain
 from tests.support.story import batch_id, checkpoint_id
+from tests.support.user_tasks import add_task_record, home_of_tasks
 
 from .running import ratchet
 
@@ -40,6 +42,36 @@ def judged(home: Path) -> Iterator[Home]:
         made.add_record(newer, "eval", lambda item: item.family == "chain_sum", sure=0.9)
         made.bus(REGRESSION, COMPARISON, CALIBRATION).sweep()
         yield made
+
+
+@pytest.fixture
+def free_text(home: Path) -> Iterator[Home]:
+    """Two checkpoints on a task measured by loss, of which the second is better."""
+    with home_of_tasks(home, {"babi_qa1_100.jsonl": Choice(task="rooms", metric="loss")}) as made:
+        base, newer = made.base_id(), made.add_checkpoint()
+        add_task_record(made, base, lambda _key: False, 1.9, "eval")
+        add_task_record(made, newer, lambda _key: False, 1.6, "eval")
+        made.bus(REGRESSION, COMPARISON).sweep()
+        yield made
+
+
+def test_a_task_measured_by_loss_is_shown_in_nats(free_text: Home) -> None:
+    board = ratchet("show", "leaderboard").stdout
+    assert "rooms 1.60 nats/token" in board
+    assert board.index("#1") < board.index("#0")
+    assert "rooms nats/token" in ratchet("show", "leaderboard", "--family", "rooms").stdout
+    rows = json.loads(ratchet("show", "leaderboard", "--json").stdout)["checkpoints"]
+    assert [row["scores"]["rooms"]["mean"] for row in rows] == [
+        pytest.approx(1.6, abs=0.01),
+        pytest.approx(1.9, abs=0.01),
+    ]
+    shown = ratchet("show", "diff", "0", "1").stdout
+    assert "rooms, #1 against #0: loss 1.90 → 1.60 nats/token on 5 items" in shown
+    assert "-0.30 nats" in shown
+    why = ratchet("why", "1").stdout
+    assert "On the eval suite: rooms 1.60 nats/token." in why
+    assert "eval suite: rooms 1.60 nats/token" in why
+    assert "rooms" in json.loads(ratchet("status", "--json").stdout)["checkpoints"][0]["scores"]
 
 
 def test_diff_lists_both_answers_losses_first(judged: Home) -> None:
