@@ -154,7 +154,7 @@ def weigh(
         challenger=challenger,
         k=k,
         alpha_k=alpha_k,
-        targets=prove_targets(table, scores, alpha_k),
+        targets=prove_targets(table, scores, alpha_k, tasks),
         families=(*families, *(prove_task(table, family, settings) for family in own)),
         tasks=tuple(prove_score_safe(task, settings) for task in scores if task.family in tasks - {GENERAL}),
         general=prove_general(drift, settings) if drift is not None and GENERAL in tasks else None,

@@ -65,8 +65,8 @@ class TargetProof(FrozenModel):
     """One target: is the challenger better? ``alpha`` is the challenge's, divided by the number of targets.
 
     All graded items are one target, with ``gains`` and ``losses`` and the exact one-sided McNemar test; its ``task`` is
-    None. Each task of another metric is one, with the means ``before`` and ``after``; ``effect`` is the mean of its
-    differences as they are, ``clipped_effect`` and ``interval`` of the clipped ones.
+    None unless they are all of one task. Each task of another metric is one, with the means ``before`` and ``after``;
+    ``effect`` is the mean of its differences as they are, ``clipped_effect`` and ``interval`` of the clipped ones.
     """
 
     task: str | None
@@ -170,20 +170,27 @@ class LevelHarm(FrozenModel):
     harmed: bool
 
 
-def prove_targets(table: OutcomeTable, scores: ScoreTable, alpha: float) -> tuple[TargetProof, ...]:
-    """Paired superiority of each target, at ``alpha`` over all of them together (Bonferroni)."""
-    tasks = [task for task in scores if task.family != GENERAL]
-    share = alpha / max(1, len(tasks) + bool(table))
-    graded = [prove_graded(table, share)] if table else []
-    return (*graded, *(prove_scores(task, share) for task in tasks))
+def prove_targets(
+    table: OutcomeTable, scores: ScoreTable, alpha: float, tasks: Collection[str] = ()
+) -> tuple[TargetProof, ...]:
+    """Paired superiority of each target, at ``alpha`` over all of them together (Bonferroni).
+
+    ``tasks`` are the user's: where all graded items are of one of them, the target has its name.
+    """
+    scored = [task for task in scores if task.family != GENERAL]
+    share = alpha / max(1, len(scored) + bool(table))
+    families = {cell.family for cell in table}
+    only = next(iter(families)) if len(families) == 1 and families <= set(tasks) else None
+    graded = [prove_graded(table, share, only)] if table else []
+    return (*graded, *(prove_scores(task, share) for task in scored))
 
 
-def prove_graded(table: OutcomeTable, alpha: float) -> TargetProof:
+def prove_graded(table: OutcomeTable, alpha: float, task: str | None = None) -> TargetProof:
     """Paired superiority over all graded items."""
     total = total_of(table)
     p = float(mcnemar_better(total.gains, total.losses))
     return TargetProof(
-        task=None,
+        task=task,
         metric="accuracy",
         n=total.n,
         gains=total.gains,

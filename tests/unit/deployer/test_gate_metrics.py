@@ -94,7 +94,7 @@ def test_a_gain_on_most_items_that_the_others_outweigh_is_none() -> None:
 def test_targets_share_alpha() -> None:
     tasks = [scores(0.0, family=f"task{i}") for i in range(3)]
     evidence = judge(*tasks, table=(graded(8, 1),)).evidence
-    assert [target.task for target in evidence.targets] == [None, "task0", "task1", "task2"]
+    assert [target.task for target in evidence.targets] == ["sums", "task0", "task1", "task2"]
     assert {target.alpha for target in evidence.targets} == {evidence.alpha_k / 4}
     alone = judge(table=(graded(8, 1),))
     assert isinstance(alone, Promote)
@@ -119,6 +119,14 @@ def test_a_judged_task_is_told_in_preferences() -> None:
     decision = judge(scores(0.4, metric="judge", spread=0.1))
     assert isinstance(decision, Promote)
     assert "on menus: preferred over the reference 40% → 80% on 60 items (+40.0%, 95 % from" in decision.reason
+
+
+def test_graded_items_of_one_task_are_called_by_its_name() -> None:
+    alone, beside = judge(table=(graded(20, 2),)), judge(table=(graded(20, 2), graded(0, 0, family="letters")))
+    assert isinstance(alone, Promote)
+    assert isinstance(beside, Promote)
+    assert alone.reason.startswith("Proved better on sums: 20 gains and 2 losses on 46 items (+39.1%")
+    assert beside.reason.startswith("Proved better: 20 gains and 2 losses on 92 items")
 
 
 def test_without_votes_nothing_is_proved() -> None:
