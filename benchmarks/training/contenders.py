@@ -16,7 +16,7 @@ from ratchet.settings.training import TrainerConfig
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from trainer.batches import MicroBatch, pack
-from trainer.config import create_default_config
+from trainer.config import parse_config
 from trainer.dataset import TrainingRows, examples_of, prepare_rows
 from trainer.hardware import pick_hardware
 from trainer.model import Trainable, load_model
@@ -24,7 +24,24 @@ from trainer.run import SegmentPlan, create_run, plan_segment
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 Batch = dict[str, torch.Tensor]
+RATE = 1e-3
+"""Learning rate of all contenders: low enough for a pretrained model not to diverge in the few steps of a round."""
 HAS_TRL = importlib.util.find_spec("trl") is not None
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all contenders train: a model, its rows, the rows of a step, and all weights or adapters in a precision."""
+
+    model: Path
+    data: Path
+    batch_size: int
+    lora_rank: int = 0
+    precision: str = "fp32"
+
+    @property
+    def is_half(self) -> bool:
+        return self.precision == "bf16"
 
 
 @dataclass
@@ -46,9 +63,9 @@ class Clock(TrainerCallback):
         return tokens, time.process_time() - self.begun_at, self.first_step_s or 0.0
 
 
-def engine(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
+def engine(case: Case) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch), "auto")
+        config, trainable, rows = _prepared(case, Path(scratch), "auto")
         run = create_run(config, pick_hardware(config), trainable, rows, None, lambda _: None, lambda: False)
         clock = Clock()
         run.trainer.add_callback(clock)
@@ -56,16 +73,16 @@ def engine(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, f
         return clock.read(run.tokens.tokens)
 
 
-def bare_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
+def bare_loop(case: Case) -> tuple[int, float, float]:
     """What one would write by hand: whole rows with mask and labels, the model's own loss."""
 
     def loss_of(model: Any, batch: Batch) -> torch.Tensor:
         return model(**batch).loss
 
-    return _loop(model_path, data, batch_size, _padded, loss_of)
+    return _loop(case, _padded, loss_of)
 
 
-def lean_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
+def lean_loop(case: Case) -> tuple[int, float, float]:
     """The hand-written loop with the engine's batches, end to end: what the Trainer around them costs."""
 
     def loss_of(model: Any, batch: MicroBatch) -> torch.Tensor:
@@ -73,32 +90,33 @@ def lean_loop(model_path: Path, data: Path, batch_size: int) -> tuple[int, float
         logits = model(
             input_ids=batch.inputs, position_ids=batch.position_ids, use_cache=False, logits_to_keep=kept
         ).logits
-        return cross_entropy(logits[0], batch.targets)
+        return cross_entropy(logits[0].float(), batch.targets)
 
     def in_line(rows: TrainingRows, lines: list[int]) -> MicroBatch:
         return pack([rows.by_line[line] for line in lines])
 
-    return _loop(model_path, data, batch_size, in_line, loss_of, attention="auto")
+    return _loop(case, in_line, loss_of, attention="auto")
 
 
-def stock_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
+def stock_trainer(case: Case) -> tuple[int, float, float]:
     """The Trainer as it comes, fed the same batches in the same order."""
     with tempfile.TemporaryDirectory() as scratch:
-        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        config, trainable, rows = _prepared(case, Path(scratch))
         plan = plan_segment(config, rows, None)
         arguments = TrainingArguments(
             output_dir=scratch,
             per_device_train_batch_size=1,
             num_train_epochs=1,
-            learning_rate=3e-3,
+            learning_rate=RATE,
             use_cpu=True,
+            bf16=case.is_half,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             logging_steps=1_000_000,
             remove_unused_columns=False,
         )
-        batches = [_padded(rows, lines) for lines in _steps(plan, batch_size)]
+        batches = [_padded(rows, lines) for lines in _steps(plan, case.batch_size)]
         trainer = _InOrder(trainable.model, arguments, train_dataset=batches, data_collator=lambda items: items[0])
         clock = Clock()
         trainer.add_callback(clock)
@@ -106,7 +124,7 @@ def stock_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, f
         return clock.read(_tokens(rows))
 
 
-def sft_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, float, float]:
+def sft_trainer(case: Case) -> tuple[int, float, float]:
     """TRL's SFTTrainer on tokenized rows with labels, its gradient checkpointing (on by default) off."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -116,7 +134,7 @@ def sft_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, flo
             return torch.utils.data.SequentialSampler(self.train_dataset)
 
     with tempfile.TemporaryDirectory() as scratch:
-        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch))
+        config, trainable, rows = _prepared(case, Path(scratch))
         members = [rows.by_line[line] for line in plan_segment(config, rows, None).lines.tolist()]
         dataset = Dataset.from_list(
             [
@@ -129,11 +147,11 @@ def sft_trainer(model_path: Path, data: Path, batch_size: int) -> tuple[int, flo
         )
         arguments = SFTConfig(
             output_dir=scratch,
-            per_device_train_batch_size=batch_size,
+            per_device_train_batch_size=case.batch_size,
             num_train_epochs=1,
-            learning_rate=3e-3,
+            learning_rate=RATE,
             use_cpu=True,
-            bf16=False,
+            bf16=case.is_half,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
@@ -156,46 +174,47 @@ class _InOrder(Trainer):
 
 
 def _loop(
-    model_path: Path,
-    data: Path,
-    batch_size: int,
+    case: Case,
     collate_rows: Callable[[TrainingRows, list[int]], Any],
     loss_of: Callable[[Any, Any], torch.Tensor],
     attention: str = "sdpa",
 ) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        config, trainable, rows = _prepared(model_path, data, batch_size, Path(scratch), attention)
+        config, trainable, rows = _prepared(case, Path(scratch), attention)
         plan = plan_segment(config, rows, None)
         model = trainable.model
-        optimizer = AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = AdamW(parameters, lr=RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
         clock = Clock()
-        for lines in _steps(plan, batch_size):
-            loss_of(model, collate_rows(rows, lines)).backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for lines in _steps(plan, case.batch_size):
+            with torch.autocast("cpu", torch.bfloat16, enabled=case.is_half):
+                loss = loss_of(model, collate_rows(rows, lines))
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
             clock.step()
         return clock.read(_tokens(rows))
 
 
-def _prepared(
-    model_path: Path, data: Path, batch_size: int, scratch: Path, attention: str = "sdpa"
-) -> tuple[TrainerConfig, Trainable, TrainingRows]:
-    config = create_default_config(
-        data,
-        scratch,
-        model_path=model_path,
-        overrides={
-            "hyperparams.batch_size": batch_size,
-            "hyperparams.gradient_accumulation": 1,
-            "hyperparams.learning_rate": 1e-3,
-            "environment.device": "cpu",
-            "model.attention": attention,
-        },
+def _prepared(case: Case, scratch: Path, attention: str = "sdpa") -> tuple[TrainerConfig, Trainable, TrainingRows]:
+    config = parse_config(
+        {
+            "model": {"path": str(case.model), "lora_rank": case.lora_rank, "attention": attention},
+            "hyperparams": {
+                "batch_size": case.batch_size,
+                "learning_rate": RATE,
+                "fp_precision": case.precision,
+            },
+            "monitoring": {"preview_backend": "none"},
+            "data": {"dataset_path": case.data},
+            "output": {"output_dir": scratch},
+            "environment": {"device": "cpu"},
+        }
     )
     profile = get_profile("plain")
     trainable = load_model(config, pick_hardware(config), profile)
-    rows = prepare_rows(examples_of(data), profile, trainable.tokenizer, system_prompt="", max_length=1024)
+    rows = prepare_rows(examples_of(case.data), profile, trainable.tokenizer, system_prompt="", max_length=1024)
     return config, trainable, rows
 
 

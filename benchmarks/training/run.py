@@ -2,10 +2,13 @@
 
     python -m benchmarks.training.run             # the tiny model; writes RESULTS.md and results.json
     python -m benchmarks.training.run --sizes tiny "tiny, shipped mix" 25M
+    python -m benchmarks.training.run --sizes "135M, all weights" "135M, LoRA"
     python -m benchmarks.training.run --rounds 1 --dry
 
 Same rows, same order, same model. The rows are sums of two to six terms; those of the shipped mix are of all families
-and levels that the default settings teach, in equal parts. The others pad their rows, as they do by default on a CPU;
+and levels that the default settings teach, in equal parts; those of SmolLM2-135M-Instruct, a pretrained model that
+comes from a package, are bAbI questions. Of it all weights are trained, or adapters of rank 16, by all contenders under
+autocast to bf16 where the CPU computes in it. The others pad their rows, as they do by default on a CPU;
 the engine lays them end to end. SFTTrainer takes part where `trl` is installed (no part of Ratchet: install it into
 an environment of its own). Contenders take turns, round by round, each in a process of its own on one thread, and the
 best round of each counts. The clock is the process's CPU time, which is the wall time of an idle machine, so that a
@@ -38,13 +41,21 @@ from ratchet.inference.tiny import build_tiny_model
 from ratchet.settings.judging import SuiteSettings
 from ratchet.tasks import registry as tasks
 from ratchet.tasks.family import to_example
+from ratchet.training_plan import cpu_computes_bf16
 
-from benchmarks.training.contenders import HAS_TRL, bare_loop, engine, lean_loop, sft_trainer, stock_trainer
+from benchmarks.training.contenders import HAS_TRL, Case, bare_loop, engine, lean_loop, sft_trainer, stock_trainer
 from tests.support.examples import sums, write_examples
+from tests.support.pretrained import pretrained_model
 
 SMOKE = ("--rounds", "1", "--rows", "64", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+Result = dict[str, Any]
+"""Of one size: ``setting``, how it was measured, and ``speeds`` by contender."""
+BABI = HERE.parents[1] / "tests" / "data" / "babi_qa1_100.jsonl"
+PRETRAINED = {"135M, all weights": 0, "135M, LoRA": 16}
+"""Sizes of the pretrained model, by the rank of adapters."""
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {},
     "tiny, shipped mix": {},
@@ -57,8 +68,8 @@ SIZES: dict[str, dict[str, int]] = {
         "intermediate_size": 1536,
     },
 }
-ROWS = {"tiny": 2000, "tiny, shipped mix": 2000, "25M": 48}
-Train = Callable[[Path, Path, int], tuple[int, float, float]]
+ROWS = {"tiny": 2000, "tiny, shipped mix": 2000, "25M": 48, **dict.fromkeys(PRETRAINED, 16)}
+Train = Callable[[Case], tuple[int, float, float]]
 CONTENDERS: dict[str, Train] = {
     "bare loop": bare_loop,
     "bare loop with the engine's batches": lean_loop,
@@ -85,17 +96,25 @@ class Speed:
 
 def measure(size: str, rows: int, batch_size: int, rounds: int) -> dict[str, Speed]:
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        model = build_tiny_model(folder / "model", **SIZES[size])
-        examples = shipped_mix(rows) if "mix" in size else sums(rows, longest=6)
-        data = write_examples(folder / "rows.jsonl", examples)
+        case = _case(size, rows, batch_size, Path(scratch))
         best: dict[str, Speed] = {}
         for _ in range(rounds):
             for name, train in CONTENDERS.items():
-                speed = apart(train, model, data, batch_size)
+                speed = apart(train, case)
                 if name not in best or speed.seconds < best[name].seconds:
                     best[name] = speed
         return best
+
+
+def _case(size: str, rows: int, batch_size: int, folder: Path) -> Case:
+    data = folder / "rows.jsonl"
+    if size in PRETRAINED:
+        lines = BABI.read_text(encoding="utf-8").splitlines(keepends=True)
+        data.write_text("".join(lines[:rows]), encoding="utf-8")
+        precision = "bf16" if cpu_computes_bf16() else "fp32"
+        return Case(pretrained_model(), data, batch_size, PRETRAINED[size], precision)
+    model = build_tiny_model(folder / "model", **SIZES[size])
+    return Case(model, write_examples(data, shipped_mix(rows) if "mix" in size else sums(rows, longest=6)), batch_size)
 
 
 def shipped_mix(count: int) -> list[Example]:
@@ -104,13 +123,13 @@ def shipped_mix(count: int) -> list[Example]:
     return [to_example(problem, "benchmark") for problem in problems]
 
 
-def apart(train: Train, model: Path, data: Path, batch_size: int) -> Speed:
+def apart(train: Train, case: Case) -> Speed:
     """One round in a process of its own, forked from this one, which has imported everything."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         torch.set_num_threads(1)
-        tokens, seconds, first_step_s = train(model, data, batch_size)
+        tokens, seconds, first_step_s = train(case)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         os.write(writing, json.dumps([tokens, seconds, first_step_s, peak_mb]).encode())
         os._exit(0)
@@ -121,58 +140,69 @@ def apart(train: Train, model: Path, data: Path, batch_size: int) -> Speed:
     return Speed(*found)
 
 
-def as_markdown(results: dict[str, dict[str, Speed]], command: str, load: float) -> str:
-    lines = [
-        "# Training speed",
-        "",
+def setting(command: str, load: float) -> str:
+    """How a size was measured, in one paragraph."""
+    return (
         f"`{command}`, {time.strftime('%Y-%m-%d')}, {platform.machine()}, one thread, torch {torch.__version__}, "
         f"transformers {transformers.__version__}. Best round of each contender. Load average at first: {load:.1f} on "
-        f"{os.cpu_count()} cores" + (": other work ran beside it, so trust the ratios only." if load > 2 else "."),
-        "",
-    ]
-    for size, speeds in results.items():
-        fastest = max(speed.tokens_per_s for name, speed in speeds.items() if name in RIVALS)
+        f"{os.cpu_count()} cores" + (": other work ran beside it, so trust the ratios only." if load > 2 else ".")
+    )
+
+
+def as_markdown(results: dict[str, Result]) -> str:
+    lines = ["# Training speed", ""]
+    for size, result in results.items():
+        speeds = result["speeds"]
+        fastest = max(speed["tokens_per_s"] for name, speed in speeds.items() if name in RIVALS)
         known = ", ".join(name for name in RIVALS if name in speeds)
         lines += [
             f"## {size}",
+            "",
+            result["setting"],
             "",
             f"| contender | tokens/s | of the fastest of {known} | to the first step | memory |",
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {name} | {speed.tokens_per_s:,.0f} | {speed.tokens_per_s / fastest:.2f} | "
-            f"{speed.first_step_s * 1000:.0f} ms | {speed.peak_mb:,.0f} MB |"
+            f"| {name} | {speed['tokens_per_s']:,.0f} | {speed['tokens_per_s'] / fastest:.2f} | "
+            f"{speed['first_step_s'] * 1000:.0f} ms | {speed['peak_mb']:,.0f} MB |"
             for name, speed in speeds.items()
         ]
         lean, engine_ = speeds["bare loop with the engine's batches"], speeds["engine"]
-        overhead = 1 - engine_.tokens_per_s / lean.tokens_per_s
+        overhead = 1 - engine_["tokens_per_s"] / lean["tokens_per_s"]
         lines += ["", f"The Trainer around the engine's batches costs {overhead:.1%} of the time.", ""]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["tiny"])
-    parser.add_argument("--rows", type=int, help="rows to train on; without it 2000 for tiny, 48 for 25M")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--sizes", nargs="+", choices=[*SIZES, *PRETRAINED], default=["tiny"])
+    parser.add_argument("--rows", type=int, help="rows to train on; without it 2000 for tiny, 48 for 25M, 16 for 135M")
+    parser.add_argument("--batch-size", type=int, help="rows of a step; without it 32, for 135M 8")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--dry", action="store_true", help="write no files")
     options = parser.parse_args()
-    load = os.getloadavg()[0]
-    results = {
-        size: measure(size, options.rows or ROWS[size], options.batch_size, options.rounds) for size in options.sizes
-    }
     command = f"python -m benchmarks.training.run --sizes {shlex.join(options.sizes)} --rounds {options.rounds}"
+    command += f" --batch-size {options.batch_size}" if options.batch_size else ""
     command += f" --rows {options.rows}" if options.rows else ""
-    text = as_markdown(results, command, load)
-    print(text)
+    results: dict[str, Result] = {}
+    for size in options.sizes:
+        load = os.getloadavg()[0]
+        batch_size = options.batch_size or (8 if size in PRETRAINED else 32)
+        speeds = measure(size, options.rows or ROWS[size], batch_size, options.rounds)
+        told = {name: vars(speed) | {"tokens_per_s": speed.tokens_per_s} for name, speed in speeds.items()}
+        results[size] = {"setting": setting(command, load), "speeds": told}
+    print(as_markdown(results))
     if not options.dry:
-        (HERE / "RESULTS.md").write_text(text, encoding="utf-8")
-        figures: dict[str, Any] = {
-            size: {name: vars(speed) | {"tokens_per_s": speed.tokens_per_s} for name, speed in speeds.items()}
-            for size, speeds in results.items()
-        }
-        (HERE / "results.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        _write(results)
+
+
+def _write(results: dict[str, Result]) -> None:
+    """Replace the results of these sizes, and keep those of others."""
+    known: dict[str, Result] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    merged = {size: {**known, **results}[size] for size in [*SIZES, *PRETRAINED] if size in {**known, **results}}
+    RESULTS.write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")
+    (HERE / "RESULTS.md").write_text(as_markdown(merged), encoding="utf-8")
 
 
 if __name__ == "__main__":
