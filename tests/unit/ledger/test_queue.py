@@ -15,6 +15,7 @@ from ratchet.ledger.queue import (
     add_usage_counts,
     all_usage_counts,
     depth,
+    low_mark,
     next_batch,
     shortage,
     submit,
@@ -22,6 +23,7 @@ from ratchet.ledger.queue import (
     usage_counts,
 )
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow
+from ratchet.settings import Settings
 from ratchet.settings.data import QueueSettings
 
 from tests.support.home import small_home
@@ -179,5 +181,17 @@ def test_tokens_count_waiting_batches_and_the_rest_of_the_open_one(tmp_path: Pat
         assert found.minutes == found.tokens / 30.0 / 60
 
 
-def test_the_low_mark_follows_the_setting() -> None:
-    assert shortage(Supply(99, 50_000, 10.0), 99) is None
+@pytest.mark.parametrize(("families", "mark"), [([{"name": "reverse", "levels": [1]}], 99), ([], 0)])
+def test_the_low_mark_follows_the_setting_and_is_for_families(families: list[dict[str, Any]], mark: int) -> None:
+    settings = Settings(queue={"low_water": 99}, suites={"families": families})
+    assert low_mark(settings) == mark
+    assert shortage(Supply(99, 50_000, 10.0), low_mark(settings)) is None
+    assert (shortage(Supply(98, 50_000, 10.0), low_mark(settings)) is None) == (not families)
+
+
+def test_rows_that_are_to_be_stored_are_no_part_of_the_depth(ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        event = submit(tx, "f" * 64, 100, "user", {}, task="menus")
+        tx.session.flush()
+        assert tx.session.get_one(BatchRow, event.batch_id).task == "menus"
+        assert depth(tx.session) == Depth(0, 0, 0)

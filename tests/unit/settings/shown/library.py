@@ -49,7 +49,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_training_has_a_process_for_each_card_with_room_for_it": ("environment.processes",),
     },
     "unit/ledger/test_queue.py": {
-        "test_the_low_mark_follows_the_setting": ("queue.low_water",),
+        "test_the_low_mark_follows_the_setting_and_is_for_families": ("queue.low_water",),
     },
     "unit/metrics/test_targets.py": {
         "test_a_worker_registers_the_exporters_of_its_machine": ("metrics.exporters",),

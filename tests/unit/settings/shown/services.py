@@ -13,6 +13,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_a_source_that_makes_nothing_is_asked_with_growing_pauses": ("generation.sources",),
         "test_the_high_mark_follows_the_setting": ("queue.high_water",),
     },
+    "unit/datagen/systems/test_task_batches.py": {
+        "test_families_and_tasks_are_both_taught_and_families_are_replayed": ("generation.replay_share",),
+    },
     "unit/datagen/test_strategies.py": {
         "test_progressive_takes_its_frontier_share_from_the_settings": ("curriculum.frontier_share",),
         "test_adaptive_takes_the_share_of_its_replay_from_the_settings": ("curriculum.replay_share",),
