@@ -2,21 +2,24 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ratchet.artifacts import ArtifactStore
-from ratchet.errors import ClaimLost
+from ratchet.errors import ClaimLost, TransientError
 from ratchet.ledger.deployments import serving
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRequestRow, TaskRow
 from ratchet.systems import Subject, Work, claims
-from trainer.retention import STATES_KEPT, StoredCheckpoint, apply_retention, select_for_deletion
+from trainer.planning import open_segment
+from trainer.retention import STATES_KEPT, StoredCheckpoint, apply_retention, make_room, select_for_deletion
 
 from tests.support.bus import InlineChildren
+from tests.support.disk import SmallDisk
 from tests.support.home import Home, small_home
 
 KEPT = st.lists(
@@ -279,3 +282,29 @@ def test_retention_follows_the_settings(tmp_path: Path) -> None:
         apply_retention(claimed(home, "training", Subject("batch", "b")))
         assert sum(on_disk(home).values()) == 1 + 3
         assert sum(home.artifacts.exists(artifact) for artifact in states) == STATES_KEPT
+
+
+def test_no_segment_is_trained_without_room_to_save_it(
+    start_training: Callable[..., Any], small_disk: SmallDisk
+) -> None:
+    disk = small_disk(48_000_000)
+    training = start_training(home=disk / "run")
+    work = claimed(training.home, "training", Subject("batch", training.queue(1)))
+    start = open_segment(work)
+    (disk / "other").write_bytes(b"\0" * 30_000_000)
+    with pytest.raises(TransientError, match="the next checkpoint with its training state takes"):
+        make_room(work, start)
+    (disk / "other").unlink()
+    make_room(work, start)
+
+
+def test_a_disk_with_room_for_a_few_checkpoints_never_fills_up(
+    start_training: Callable[..., Any], small_disk: SmallDisk
+) -> None:
+    disk = small_disk(32_000_000)
+    training = start_training(home=disk / "run", hyperparams={"save_steps": 1})
+    batches = [training.queue(seed) for seed in (1, 2)]
+    training.sweep()
+    assert training.home.verdicts("training") == dict.fromkeys(batches, "trained")
+    kept = [row.state == "saved" for row in training.checkpoints()]
+    assert (kept[0], kept[-1], len(kept)) == (False, True, 16)
