@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from deployer.gate import Promote, Refuse, conclude, weigh
+from deployer.challenge import Pair
+from deployer.gate import Promote, Refuse, conclude, decide, weigh
 from deployer.proofs import SHORTENED_LIMIT, prove_general, prove_score_safe, prove_task
 from deployer.screen import screen_outcomes
 from ratchet.evaluation.paired_outcomes import CellOutcomes, PairedScores, ScoreTable
-from ratchet.evaluation.record import GENERAL, Metric
+from ratchet.evaluation.record import GENERAL, Evaluation, Metric
+from ratchet.ledger.tables import CheckpointRow, SuiteRow
 from ratchet.settings.judging import GateSettings
+
+from tests.support.records import evaluation
 
 SETTINGS = GateSettings()
 
@@ -225,3 +229,52 @@ def test_the_margin_of_the_drift_is_a_setting() -> None:
     drift = scores(-0.15, n=60, family=GENERAL)
     told = [prove_general(drift, GateSettings(general_margin=margin)).safe for margin in (0.1, 0.3)]
     assert told == [False, True]
+
+
+def general_record(name: str, loss: float, tokens: int = 30) -> Evaluation:
+    """Forty graded items of which half are right, and thirty general prompts."""
+    graded_items = evaluation(name, {("sums", 1): [True, False] * 20})
+    like = graded_items.items[0]
+    general = [
+        like.model_copy(
+            update={
+                "item_id": f"general:{i}",
+                "family": GENERAL,
+                "metric": "loss",
+                "correct": None,
+                "gold_nll": loss + 0.01 * (i % 5),
+                "token_logprobs": (-0.1,) * tokens,
+            }
+        )
+        for i in range(30)
+    ]
+    return graded_items.model_copy(update={"items": (*graded_items.items, *general)})
+
+
+def test_drift_is_measured_from_the_base_and_not_from_the_champion() -> None:
+    """Each of two deployments drifts by less than the margin, both together by more."""
+    base, champion, challenger = (general_record(name, loss) for name, loss in (("b", 0.6), ("c", 0.8), ("d", 1.0)))
+    tasks = frozenset({"sums", GENERAL})
+
+    def general(first: Evaluation) -> bool:
+        decision = decide(champion, challenger, 1, {}, SETTINGS, smoke_passed=True, tasks=tasks, base=first)
+        assert decision.evidence.general is not None
+        return decision.evidence.general.safe
+
+    assert general(champion)
+    assert not general(base)
+    terse = general_record("t", 0.6, tokens=3)
+    refused = decide(base, terse, 1, {}, SETTINGS, smoke_passed=True, tasks=tasks, base=base)
+    assert "30 of 30 answers are shorter than a third of the base's" in refused.reason
+    unprotected = decide(champion, challenger, 1, {}, SETTINGS, smoke_passed=True, tasks=frozenset({"sums"}), base=base)
+    assert unprotected.evidence.general is None
+
+
+def test_the_bases_record_is_asked_for_where_there_are_general_items() -> None:
+    base, champion, challenger = (CheckpointRow(id=name) for name in ("base", "champion", "challenger"))
+    suite = SuiteRow(id="s")
+    plain, general = evaluation("champion", {("sums", 1): [True]}), general_record("champion", 0.6)
+    assert Pair(champion, challenger, base, suite, plain, plain, None).absent == ()
+    assert Pair(champion, challenger, base, suite, general, general, None).absent == (base,)
+    assert Pair(base, challenger, base, suite, None, general, None).absent == (base,)
+    assert Pair(champion, challenger, base, suite, general, general, general).absent == ()
