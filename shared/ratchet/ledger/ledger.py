@@ -111,7 +111,7 @@ class Ledger:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A read-only session on one consistent state. Its rows can still be read after the block."""
-        with _translated_errors(self.url), Session(self.engine, expire_on_commit=False) as session:
+        with translated_errors(self.url), Session(self.engine, expire_on_commit=False) as session:
             yield session
             session.expunge_all()
             session.rollback()
@@ -119,7 +119,7 @@ class Ledger:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A transaction that excludes all other writers. Commits at the end, rolls back on any error."""
-        with _translated_errors(self.url), Session(self._writing, expire_on_commit=False) as session:
+        with translated_errors(self.url), Session(self._writing, expire_on_commit=False) as session:
             if self.dialect == "postgresql":
                 session.execute(TAKE_WRITER_LOCK, {"key": WRITER_LOCK, "timeout": f"{BUSY_TIMEOUT_S:g}s"})
             transaction = Transaction(session, clock(session))
@@ -147,7 +147,8 @@ class Ledger:
 
 
 @contextmanager
-def _translated_errors(url: str) -> Iterator[None]:
+def translated_errors(url: str) -> Iterator[None]:
+    """Raise the driver's errors as Ratchet's: TransientError for what can be waited out, DamagedLedger for damage."""
     try:
         yield
     except (OperationalError, InterfaceError) as error:

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 
 from ratchet.errors import LedgerBehind, PreconditionFailed
 from ratchet.file_lock import FileLock
-from ratchet.ledger.ledger import Ledger
+from ratchet.ledger.ledger import Ledger, translated_errors
 from ratchet.ledger.tables import Base
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ _REVISION = re.compile(r'^(revision|down_revision)\b[^=]*= (?:"(\w+)"|None)', re
 def migrate(ledger: Ledger) -> str:
     """Upgrade to the newest schema under a lock and return its revision.
 
-    Raises PreconditionFailed for a schema that this version does not know.
+    Raises PreconditionFailed for a schema that this version does not know, TransientError for a full disk.
     """
     from alembic import command
 
-    with _alone(ledger) as connection:
+    with translated_errors(ledger.url), _alone(ledger) as connection:
         require_known(_revision(connection))
         command.upgrade(alembic_config(connection), "head")
         connection.commit()

@@ -106,7 +106,7 @@ def _weights(folder: Path) -> Iterator[str]:
             "peft), or remove that file if the weights beside it are whole."
         )
     files = weights_to_copy(folder)
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not file.exists()]
     listed = _listed(folder)
     if (folder / SINGLE).exists() and listed and listed != {SINGLE}:
         gone = sorted(name for name in listed if not (folder / name).exists())
@@ -117,7 +117,7 @@ def _weights(folder: Path) -> Iterator[str]:
     elif not files and not (folder / ADAPTER_CONFIG).exists():
         yield _other_weights(folder)
     for file in files:
-        if file.is_file():
+        if file.exists():
             check_safetensors(file)
 
 

@@ -8,5 +8,5 @@ from typer.testing import CliRunner, Result
 
 def ratchet(*arguments: str, code: int = 0) -> Result:
     result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == code, result.output
+    assert result.exit_code == code, (result.output, result.exception)
     return result

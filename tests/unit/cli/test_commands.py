@@ -162,26 +162,57 @@ def test_queue_lists_and_skips(ledger: Ledger) -> None:
         assert session.get_one(BatchRow, "07" + "b" * 30).state == "skipped"
 
 
-def test_queue_add_submits_a_file_and_names_bad_rows(ledger: Ledger, tmp_path: Path) -> None:
-    rows = [{"question": "3+4=", "answer": "3+4=7"}, {"question": "1+1=", "answer": "1+1=2"}]
+def test_queue_add_submits_a_file_and_names_bad_rows(empty_ledger: Ledger, tmp_path: Path) -> None:
+    """As `data add`, whose other name it is."""
+    rows = [json.dumps({"question": f"Where is {n}?", "answer": f"in room {n}"}) for n in range(20)]
     file = tmp_path / "mine.jsonl"
-    file.write_text(json.dumps(rows[0]) + "\n{broken\n" + json.dumps(rows[1]) + "\n" + '{"odd": 1}\n')
+    file.write_text("\n".join([rows[0], "{broken", *rows[1:], '{"odd": 1}']) + "\n")
     result = ratchet("queue", "add", str(file), "--priority", "high", "--json")
     assert "mine.jsonl:2:" in result.stderr
-    assert "mine.jsonl:4:" in result.stderr
+    assert "mine.jsonl:22:" in result.stderr
     said = json.loads(result.stdout)
-    assert (said["rows"], said["unreadable"]) == (4, 2)
-    with ledger.read() as session:
-        batch = session.get_one(BatchRow, said["batch_id"])
-        assert (batch.state, batch.origin, batch.priority) == ("submitted", "user", 0)
+    assert (said["task"], said["rows"], said["unreadable"]) == ("mine", 20, 2)
+    with empty_ledger.read() as session:
+        batch = session.get_one(BatchRow, said["batch_ids"][0])
+        assert (batch.state, batch.origin, batch.task, batch.priority) == ("submitted", "user", "mine", 0)
+        assert batch.submitted_examples == 22 - sum(said["held_out"].values())
         names = session.scalars(select(OutboxRow.name).where(OutboxRow.body.contains(batch.id))).all()
     assert names == ["batch.submitted"]
-    assert "exists already" in ratchet("queue", "add", str(file), code=2).stderr
+    assert "submitted before" in ratchet("queue", "add", str(file), code=2).stderr
+
+
+def test_rows_of_built_in_families_are_queued_without_a_task(empty_ledger: Ledger, tmp_path: Path) -> None:
+    file = tmp_path / "sums.jsonl"
+    rows = [{"question": f"{n}+1=", "answer": f"{n}+1={n + 1}", "family": "chain_sum"} for n in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = json.loads(ratchet("data", "add", str(file), "--json").stdout)
+    assert said["queued_rows"] == 3
+    with empty_ledger.read() as session:
+        assert session.get_one(BatchRow, said["batch_ids"][0]).task is None
+    assert "no task yet" in ratchet("data", "list").stdout
+
+
+def test_a_dry_run_shows_the_split_and_adds_nothing(empty_ledger: Ledger, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"question": f"Where is {n}?", "answer": f"in {n}"}) + "\n" for n in range(20)))
+    assert "held out" in ratchet("data", "add", str(file), "--dry-run").stdout
+    with empty_ledger.read() as session:
+        assert session.query(BatchRow).filter(BatchRow.task.is_not(None)).count() == 0
+
+
+def test_how_a_task_is_judged_can_be_changed(empty_ledger: Ledger, tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"question": f"Where is {n}?", "answer": f"in {n}"}) + "\n" for n in range(20)))
+    ratchet("data", "add", str(file))
+    assert "is judged by loss" in ratchet("data", "set", "mine", "--metric", "loss").stdout
+    assert json.loads(ratchet("data", "list", "--json").stdout)[0]["metric"] == "loss"
+    assert "there is no task 'other'; tasks: mine" in ratchet("data", "set", "other", "--metric", "loss", code=2).stderr
+    assert "--metric speed is not one of" in ratchet("data", "set", "mine", "--metric", "speed", code=2).stderr
 
 
 def test_queue_add_refuses_a_file_without_a_readable_row(ledger: Ledger, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("{broken\n")
-    assert "nothing was queued" in ratchet("queue", "add", str(tmp_path / "bad.jsonl"), code=2).stderr
+    assert "bad.jsonl:1: not JSON" in ratchet("queue", "add", str(tmp_path / "bad.jsonl"), code=2).stderr
 
 
 def test_migrate_makes_the_ledger(home: Path) -> None:

@@ -135,15 +135,15 @@ def test_init_overwrites_a_settings_file_that_is_a_mount_point(home: Path, tmp_p
         subprocess.run(["umount", str(inside)], check=True)
 
 
-def test_init_copies_the_whole_data_or_none(home: Path, small_disk: SmallDisk) -> None:
-    """The first run queues whatever lies in the inbox, half a file too."""
+def test_init_adds_the_whole_data_or_none(home: Path, small_disk: SmallDisk) -> None:
+    """Nothing is left of an attempt on a full disk that a later run could take for data."""
     folder = small_disk(65_536)
     os.environ["RATCHET_HOME"] = str(folder / "run")
     rows = "".join(f'{{"question": "reverse {n}", "answer": "{str(n)[::-1]}"}}\n' for n in range(10_000, 12_000))
     Path("mine.jsonl").write_text(rows)
     result = ratchet("init", "--data", "mine.jsonl", code=2)
     assert "is full" in result.stderr
-    assert list((folder / "run" / "inbox").iterdir()) == []
+    assert not Path("ratchet.toml").exists()
 
 
 def test_a_disk_error_without_a_file_names_the_home(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
