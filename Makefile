@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: install ## Start everything and show it live; CYCLES=6 ends after six judged checkpoints
@@ -38,7 +38,11 @@ install-dev: ## Create .venv with what tests and checks need as well
 
 .PHONY: test
 test: install-dev ## All tests that need no container; TESTS=tests/unit/cli for some
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers" $(SIDE_BY_SIDE) $(TESTS)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers and not pretrained" $(SIDE_BY_SIDE) $(TESTS)
+
+.PHONY: test-pretrained
+test-pretrained: install-dev ## The loop on a real pretrained model with rows of its own: a few minutes
+	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m pretrained tests/pretrained
 
 .PHONY: test-containers
 test-containers: install-dev ## Tests with real containers, where there is a Docker engine; DRILLS=1 kills and stops some too

@@ -46,6 +46,7 @@ from ratchet.training_plan import (
     RowFacts,
     TrainingChoice,
     choose_training,
+    cpu_computes_bf16,
     row_facts,
     this_machine,
 )
@@ -152,7 +153,18 @@ def _for_model(name: str, rows: Path | None, *, full: bool, force: bool) -> Chos
         )
     if facts.parameters > SMALL_PARAMETERS:
         sections["hyperparams"].pop("num_epochs", None)  # passes over the rows are composed by generation
+        sections |= {} if cards else _for_cpu(facts)
     return {**sections, "model": {"path": str(folder.resolve()), **sections["model"]}}
+
+
+CPU_SEARCH_ITEMS = 60
+"""Questions of one search for weak items: on a CPU each takes a second of a model of 0.1 billion parameters."""
+
+
+def _for_cpu(facts: ModelFacts) -> dict[str, dict[str, Any]]:
+    """Settings that spare a CPU: answers in the model's own precision, 1.6 times as fast, and fewer of them."""
+    own = facts.dtype == "bf16" and cpu_computes_bf16()
+    return {"mining": {"search_items": CPU_SEARCH_ITEMS}, **({"inference": {"dtype": "bf16"}} if own else {})}
 
 
 def _inspect(folder: Path) -> None:
