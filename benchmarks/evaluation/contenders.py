@@ -73,9 +73,9 @@ class Ours:
 
 
 def answers_in(path: Path, score_gold: bool) -> Answers:
-    records = [ItemRecord.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = [ItemRecord.model_validate_json(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     assert all((record.gold_nll is not None) == score_gold for record in records)
-    return [(record.answer, record.correct) for record in records]
+    return [(record.answer, bool(record.correct)) for record in records]
 
 
 class LoadedSession(TestingSession):

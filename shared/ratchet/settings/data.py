@@ -65,8 +65,8 @@ class GenerationSettings(Section):
         0.15,
         ge=0,
         le=0.9,
-        description="Share of a batch of your own rows that replays others against forgetting: the base model's general "
-        "answers, tasks that are no longer taught, and families.",
+        description="Share of a batch of your own rows that replays others against forgetting: the base model's "
+        "general answers, tasks that are no longer taught, and families.",
     )
 
     @model_validator(mode="after")
