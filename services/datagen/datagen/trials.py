@@ -83,6 +83,8 @@ def new_trial(session: Session, artifacts: ArtifactStore, checkpoint_id: str) ->
         outcomes = total_of(outcome_table(before, after))
     except NotComparable:
         return None
+    if not outcomes.n:  # tasks measured by loss or by a judge have no grades
+        return None
     return TrialRow(
         checkpoint_id=checkpoint_id,
         before_id=found.before.checkpoint_id,

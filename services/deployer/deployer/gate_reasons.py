@@ -152,7 +152,7 @@ def _margin(proof: ScoreProof) -> str:
 
 def _general_reason(proof: GeneralProof) -> str:
     problems = []
-    if proof.p > proof.alpha or proof.drift > proof.margin:
+    if not proof.is_near:
         problems.append(
             f"loss of the base's own answers {proof.before:.2f} → {proof.after:.2f} nats/token on {proof.n} items; the "
             f"drift may be {max(proof.drift_at_most, proof.drift):.2f}, the margin is {proof.margin:.2f}"

@@ -51,6 +51,9 @@ LARGEST_MARGINS: dict[Metric, float] = {"accuracy": 0.15, "loss": 0.25, "judge":
 STEADY_SPREAD = 0.02
 """Smallest standard deviation of differences that is believed of few items, as a share of the bound."""
 
+FEWEST_GENERAL = 10
+"""General items below which a proof is not asked for: even without any drift it could fail."""
+
 SHORTENED_LIMIT = 0.25
 """Largest share of general answers that may be shortened to less than a third of the base's."""
 
@@ -149,6 +152,7 @@ class GeneralProof(FrozenModel):
     answers: int
     shortened: int
     shortened_limit: float
+    is_near: bool
     safe: bool
 
 
@@ -328,7 +332,8 @@ def prove_general(task: PairedScores, settings: GateSettings) -> GeneralProof:
     _, alpha = _affordable(task, settings.general_margin, settings.power)
     p = float(mean_above_p(task.differences, -settings.general_margin, bound)) if task.n else 1.0
     answers, drift = task.n + task.unscored, -task.effect
-    is_near = p <= alpha and drift <= settings.general_margin
+    is_tested = task.n >= FEWEST_GENERAL
+    is_near = task.n > 0 and drift <= settings.general_margin and (p <= alpha or not is_tested)
     return GeneralProof(
         n=task.n,
         before=task.before,
@@ -341,6 +346,7 @@ def prove_general(task: PairedScores, settings: GateSettings) -> GeneralProof:
         answers=answers,
         shortened=task.shortened,
         shortened_limit=SHORTENED_LIMIT,
+        is_near=is_near,
         safe=is_near and task.shortened <= SHORTENED_LIMIT * answers,
     )
 

@@ -202,6 +202,12 @@ class TestGeneralAbility:
             "General ability is not proved safe: loss of the base's own answers 1.92 → 2.32 nats/token on 26 items"
         )
 
+    @pytest.mark.parametrize("n", [1, 4, 26])
+    def test_without_drift_any_number_of_items_passes(self, n: int) -> None:
+        still = scores(0.0, n=26, family=GENERAL).model_copy(update={"n": n, "differences": (0.0,) * n})
+        assert prove_general(still, SETTINGS).safe
+        assert not prove_general(still.model_copy(update={"differences": (-0.4,) * n}), SETTINGS).safe
+
     def test_answers_of_one_word_are_refused_even_where_the_loss_is_kept(self) -> None:
         for shortened, is_safe in ((int(SHORTENED_LIMIT * 26), True), (26, False)):
             assert prove_general(scores(0.0, n=26, family=GENERAL, shortened=shortened), SETTINGS).safe == is_safe
