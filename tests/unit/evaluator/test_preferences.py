@@ -191,7 +191,9 @@ def test_another_judge_or_template_makes_records_that_are_not_compared() -> None
 def test_testing_asks_the_judge_and_records_what_it_cost(tmp_path: Path, serve: Callable[..., JudgeServer]) -> None:
     server = serve(longer)
     told = {"url": f"http://127.0.0.1:{server.server_port}", "model": "wise"}
-    with home_of_tasks(tmp_path, {"babi_qa1_100.jsonl": Choice(task="rooms", metric="judge")}, judge=told) as home:
+    with home_of_tasks(
+        tmp_path / "run", {"babi_qa1_100.jsonl": Choice(task="rooms", metric="judge")}, judge=told
+    ) as home:
         child = ByHeart()
         home.bus(TESTING, children=child).sweep()
         with home.ledger.read() as session:
@@ -209,7 +211,9 @@ def test_testing_asks_the_judge_and_records_what_it_cost(tmp_path: Path, serve: 
 def test_the_daily_budget_counts_what_the_ledger_knows(tmp_path: Path, serve: Callable[..., JudgeServer]) -> None:
     server = serve(longer)
     told = {"url": f"http://127.0.0.1:{server.server_port}", "model": "wise", "daily_tokens": 300}
-    with home_of_tasks(tmp_path, {"babi_qa1_100.jsonl": Choice(task="rooms", metric="judge")}, judge=told) as home:
+    with home_of_tasks(
+        tmp_path / "run", {"babi_qa1_100.jsonl": Choice(task="rooms", metric="judge")}, judge=told
+    ) as home:
         home.bus(TESTING, children=ByHeart()).sweep()
         asked = len(server.asked)
         assert 3 <= asked <= 3 + home.settings.inference.concurrency

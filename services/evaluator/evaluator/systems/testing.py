@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,7 +252,8 @@ def _broken(checkpoint_id: str, result: TestingResult) -> Verdict:
 def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Verdict:
     checkpoint = assignment.checkpoint
     suites = {row.pool: row for row in assignment.suites}
-    rows = [_row(work, checkpoint.id, suites[pool], outcome) for pool, outcome in result.suites.items()]
+    made = [_row(work, checkpoint.id, suites[pool], outcome) for pool, outcome in result.suites.items()]
+    rows = [row for row, _ in made]
 
     def effects(tx: Transaction) -> None:
         tx.session.get_one(CheckpointRow, checkpoint.id).degenerate = result.degenerate
@@ -260,24 +262,26 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
             if tx.session.get(EvaluationRow, row.id) is None:
                 tx.session.add(row)
 
-    told = {row.pool: _in_words(row) for row in rows}
+    told = {row.pool: _in_words(row, errors) for row, errors in made}
     return Verdict(
         "evaluated",
         "; ".join(f"{pool}: {words}" for pool, words in told.items()),
-        {"results": told, "degenerate": result.degenerate},
+        {"results": told, "errors": {row.pool: errors for row, errors in made}, "degenerate": result.degenerate},
         effects,
         (CheckpointEvaluated(checkpoint_id=checkpoint.id, pools=tuple(told)),),
     )
 
 
-def _in_words(row: EvaluationRow) -> str:
-    """Such as ``12 of 40 right, notes 1.61 nats/token``."""
+def _in_words(row: EvaluationRow, errors: Mapping[str, int]) -> str:
+    """Such as ``12 of 40 right (wrong 20, extraction 8), notes 1.61 nats/token``."""
     graded = overall_rate(rates_from_json(row.by_level))
-    told = [f"{graded.correct} of {graded.n} right"] if graded is not None else []
+    classes = ", ".join(f"{name} {count}" for name, count in errors.items())
+    told = [f"{graded.correct} of {graded.n} right{f' ({classes})' if classes else ''}"] if graded is not None else []
     return ", ".join([*told, *scores_in_words(row.scores)])
 
 
-def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) -> EvaluationRow:
+def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) -> tuple[EvaluationRow, dict[str, int]]:
+    """The ledger's row of a record, and how many wrong answers are of each error class."""
     if outcome.n == 0:
         raise EmptyEvaluation(f"{checkpoint_id} on {suite.pool} suite {suite.id}: no item was graded.")
     named = Path(work.folder) / f"{suite.pool}-record" / ITEMS
@@ -294,7 +298,8 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         "profile": work.settings.profile.name,
     }
     artifact = work.artifacts.publish(named.parent, "record", provenance, consume=True)
-    return EvaluationRow(
+    errors = Counter(item.error for item in items if item.error is not None)
+    row = EvaluationRow(
         id=f"{checkpoint_id}/{suite.id}",
         checkpoint_id=checkpoint_id,
         suite_id=suite.id,
@@ -308,6 +313,7 @@ def _row(work: Work, checkpoint_id: str, suite: SuiteRow, outcome: SuiteResult) 
         tokens_per_s=outcome.tokens_per_s,
         tally=grades.model_dump(mode="json"),
     )
+    return row, dict(errors.most_common())
 
 
 SYSTEM = System(

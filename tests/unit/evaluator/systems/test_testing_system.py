@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ratchet.errors import ChildFailed
 from ratchet.evaluation.load_evaluation import load_evaluation
 from ratchet.evaluation.record import ItemRecord, records_to_lines
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, VerdictRow
 
 from tests.support.home import Home, made_up_answer, made_up_key, small_home
 
@@ -28,6 +29,7 @@ class ByHeart:
 
     broken: str | None = None
     answer: str | None = None
+    errors: Sequence[str | None] = (None,)
     asked: list[tuple[str, list[str]]] = field(default_factory=list)
     scored: dict[str, bool] = field(default_factory=dict)
     graders: dict[str, str] = field(default_factory=dict)
@@ -51,6 +53,11 @@ class ByHeart:
     def _result(self, told: TestingSpec, name: str, version: str, path: Path) -> SuiteResult:
         items_asked = read_suite(path).values()
         records = tuple(_with_metric(made_up_answer(item, True, 0.9), item) for item in items_asked)
+        classes = itertools.cycle(self.errors)
+        records = tuple(
+            record.model_copy(update={"error": error, "correct": False}) if (error := next(classes)) else record
+            for record in records
+        )
         if self.answer is not None:
             records = tuple(record.model_copy(update={"answer": self.answer}) for record in records)
         told.work_folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +111,15 @@ def test_a_record_explains_itself(home: Home) -> None:
     assert said["decoding"]["temperature"] == 0.0
     assert row.tally is not None
     assert row.tally["n"] == row.items
+
+
+def test_the_verdict_tells_errors_of_form_from_wrong_answers(home: Home) -> None:
+    home.bus(TESTING, children=ByHeart(errors=("extraction", "wrong", None))).sweep()
+    with home.ledger.read() as session:
+        verdict = session.query(VerdictRow).filter(VerdictRow.system == "testing").one()
+    counts = verdict.numbers["errors"]["eval"]
+    assert counts["extraction"] >= counts["wrong"] > 0
+    assert f"(extraction {counts['extraction']}, wrong {counts['wrong']})" in verdict.reason
 
 
 def test_the_newest_is_tested_first_and_older_ones_except_the_base_model_are_superseded(home: Home) -> None:
