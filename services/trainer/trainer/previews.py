@@ -198,8 +198,10 @@ class PreviewCallback(TrainerCallback):
         except Exception as error:  # noqa: BLE001 - a failing preview must not end the run
             self._write_status(preview_error=f"step {step}: {type(error).__name__}: {error}")
             return
-        right = sum(preview.correct for preview in previews)
-        self._write_status(preview_step=step, preview_correct=right, preview_asked=len(previews), preview_error=None)
+        grades = [preview.correct for preview in previews if preview.correct is not None]
+        self._write_status(
+            preview_step=step, preview_correct=sum(grades), preview_asked=len(grades), preview_error=None
+        )
 
     def _graded(self, step: int, generations: Sequence[Generation]) -> list[Preview]:
         position = self._plan.position_after(step - self._plan.global_step)

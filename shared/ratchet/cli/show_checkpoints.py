@@ -206,7 +206,7 @@ def previews(reader: Reader, limit: Limit = 12) -> Page:
         "question": lambda p: shortened(p.question, 40),
         "gold": lambda p: shortened(p.gold, 40),
         "answer": lambda p: shortened(p.answer, 40),
-        "": lambda p: "right" if p.correct else p.error or "wrong",
+        "": lambda p: "" if p.correct is None else "right" if p.correct else p.error or "wrong",
     }
     monitoring = reader.settings.monitoring
     empty = (

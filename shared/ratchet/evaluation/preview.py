@@ -28,8 +28,8 @@ BLOCK_BYTES = 65_536
 class Preview(BaseModel):
     """One question, its answer, and the grade. ``step`` is the global step.
 
-    ``seen`` is True if the row had already been trained on in this batch. ``weights`` is the digest of the weights that
-    answered.
+    ``correct`` is None for a row that no grader checks, as of free text. ``seen`` is True if the row had already been
+    trained on in this batch. ``weights`` is the digest of the weights that answered.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class Preview(BaseModel):
     gold: str
     answer: str
     extracted: str | None
-    correct: bool
+    correct: bool | None
     error: str | None
     tokens: int
     latency_s: float
@@ -59,11 +59,13 @@ def graded(example: Example, generation: Generation, prompt_format: PromptFormat
     """
     from ratchet.tasks.graders import gold, grade_example  # imports all task families, not needed to read previews
 
+    extracted, is_correct, error, expected = None, None, None, example.answer or ""
     try:
-        grade = grade_example(example, prompt_format.parse(generation.text))
-        extracted, is_correct, error, expected = grade.extracted, grade.correct, grade.error, gold(example)
+        if example.metadata.get("metric", "accuracy") == "accuracy":
+            grade = grade_example(example, prompt_format.parse(generation.text))
+            extracted, is_correct, error, expected = grade.extracted, grade.correct, grade.error, gold(example)
     except DataError as ungradable:
-        extracted, is_correct, error, expected = None, False, str(ungradable), example.answer or ""
+        is_correct, error = False, str(ungradable)
     return Preview(
         weights=generation.weights,
         family=example.family,

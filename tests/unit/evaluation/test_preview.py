@@ -84,3 +84,13 @@ def test_a_line_truncated_by_a_full_disk_does_not_damage_the_next(tmp_path: Path
     journal.write_bytes(journal.read_bytes()[:-20])
     append_previews(journal, [preview(step=3)])
     assert [found.step for found in read_previews(journal, 10)] == [1, 3]
+
+
+def test_free_text_is_shown_and_not_graded(tmp_path: Path) -> None:
+    row = Example.ask("Describe a cat.", "A small animal that purrs.", family="letters", metric="loss")
+    found = graded(row, answered("A cat is a cat."), PromptFormat(), **KNOWN)
+    assert found.correct is None
+    assert found.error is None
+    assert found.gold == "A small animal that purrs."
+    append_previews(tmp_path / "previews.jsonl", [found])
+    assert read_previews(tmp_path / "previews.jsonl", 5) == [found]

@@ -119,8 +119,12 @@ def _answers(previews: Sequence[Preview], frame: Frame) -> list[Text]:
     return [_answer(preview, frame.width) for preview in view_model.last_preview(previews)[:few]]
 
 
+MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("·", "dim")}
+"""The mark of an answer that is right, wrong, or not checked by a grader."""
+
+
 def _answer(preview: Preview, width: int) -> Text:
-    mark, style = ("✓", "green") if preview.correct else ("✗", "red")
+    mark, style = MARKS[preview.correct]
     text = view_model.preview_line(preview, width - LABEL_WIDTH - 20)
     return Text.assemble(" " * (LABEL_WIDTH + 1), (mark + " ", style), text, no_wrap=True, overflow="ellipsis")
 
@@ -308,7 +312,7 @@ class ChangeLines:
         before, self._previewed_at = self._previewed_at, newest
         if before is None or newest <= before:
             return []
-        wrong = [preview for preview in view_model.last_preview(view.previews) if not preview.correct]
+        wrong = [preview for preview in view_model.last_preview(view.previews) if preview.correct is False]
         texts = [
             view_model.previews_line(view.previews),
             *(view_model.preview_line(preview, PREVIEW_WIDTH) for preview in wrong),

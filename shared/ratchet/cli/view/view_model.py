@@ -210,11 +210,17 @@ def levels_line(checkpoint: CheckpointView) -> str:
 
 
 def previews_line(previews: Sequence[Preview]) -> str:
-    """``step 1,200: 3 of 4 right · 41 of the last 50``. Takes the newest last, at least one."""
+    """``step 1,200: 3 of 4 right · 41 of the last 50``. Takes the newest last, at least one.
+
+    Answers that no grader checks are not counted.
+    """
     last = last_preview(previews)
-    text = f"step {last[0].step:,}: {sum(preview.correct for preview in last)} of {len(last)} right"
-    if len(previews) > len(last):
-        text += f" · {sum(preview.correct for preview in previews)} of the last {len(previews)}"
+    grades, before = ([p.correct for p in each if p.correct is not None] for each in (last, previews))
+    if not grades:
+        return f"step {last[0].step:,}: {len(last)} answers, which no grader checks"
+    text = f"step {last[0].step:,}: {sum(grades)} of {len(grades)} right"
+    if len(before) > len(grades):
+        text += f" · {sum(before)} of the last {len(before)}"
     return text
 
 
@@ -228,7 +234,7 @@ def preview_line(preview: Preview, width: int) -> str:
     room = max(12, width // 3)
     question, answer, gold = (shortened(text, room) for text in (preview.question, preview.answer, preview.gold))
     wrong = f"  not {gold}" + (f" ({preview.error})" if preview.error else "")
-    return f"{task(preview)}  {question}  →  {answer or 'nothing'}{'' if preview.correct else wrong}"
+    return f"{task(preview)}  {question}  →  {answer or 'nothing'}{wrong if preview.correct is False else ''}"
 
 
 def task(preview: Preview) -> str:
