@@ -17,6 +17,7 @@ from ratchet.evaluation.record import overall_rate, rates_from_json, scores_from
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.deployments import CHAMPION_CHANGES
 from ratchet.ledger.health import PRESENT_S, is_expected
+from ratchet.ledger.lineage import unjudged
 from ratchet.ledger.live_training import LiveTraining, live_training
 from ratchet.ledger.queue import depth, low_mark
 from ratchet.ledger.tables import (
@@ -35,6 +36,7 @@ from ratchet.ledger.tables import (
 )
 from ratchet.settings import Settings
 from ratchet.systems import registry
+from ratchet.user_tasks.supply import USED_UP, are_passes_left
 from ratchet.user_tasks.task import all_tasks
 
 SHOWN_POOL = "eval"
@@ -94,7 +96,8 @@ def _training(session: Session, live: LiveTraining) -> Training:
     line = session.scalar(select(LineageRow).limit(1))
     batch = session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
     if batch is None:
-        return Training("paused" if line is not None and line.paused else "starting" if live.is_claimed else "waiting")
+        paused = line is not None and line.paused
+        return Training("paused" if paused else "starting" if live.is_claimed else _why_idle(session))
     status = live.status
     return Training(
         state=str(status.get("state") or "training") if live.is_claimed else "idle",
@@ -106,6 +109,14 @@ def _training(session: Session, live: LiveTraining) -> Training:
         loss=status.get("loss"),
         tokens_per_s=status.get("tokens_per_s"),
     )
+
+
+def _why_idle(session: Session) -> str:
+    """Whether the next pass over users' rows waits for the judges, all rows are used up, or there are none."""
+    states = {task.state for task in all_tasks(session, "user")}
+    if are_passes_left(session) and unjudged(session):
+        return "judged"
+    return "used_up" if states == {USED_UP} else "waiting"
 
 
 def _examples_done(status: Mapping[str, Any], examples: int) -> int:

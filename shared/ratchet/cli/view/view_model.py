@@ -11,7 +11,13 @@ from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.record import LevelRates, Rate, TaskScore
 
 BARS = "·▁▂▃▄▅▆▇█"
-_IDLE = {"paused": "paused: `ratchet train resume`", "waiting": "waiting for data", "starting": "starting"}
+_IDLE = {
+    "paused": "paused: `ratchet train resume`",
+    "waiting": "waiting for data",
+    "judged": "waiting for the judges: the next pass follows when they have measured what was trained",
+    "used_up": "all rows are used up: `ratchet data add FILE` adds more",
+    "starting": "starting",
+}
 _CHECKPOINT_ID = re.compile(r"\bc(\d{4,})-[0-9a-f]{6}\b")
 
 

@@ -3,17 +3,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ratchet.cli.capacity import disk_shortage
 from ratchet.cli.status import as_values
 from ratchet.cli.view.reading import CHUNK, read_checkpoints, read_view
-from ratchet.cli.view.view_model import TaskView
+from ratchet.cli.view.view_model import TaskView, training_line
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import CheckpointRow, TaskRow
+from ratchet.ledger.tables import BatchRow, CheckpointRow, TaskRow
 from ratchet.settings import Settings
 from sqlalchemy import event
 
 from tests.support.disk import SmallDisk, fill, free
+from tests.support.home import small_home
+from tests.support.rows import verdict
+
+DATA = Path(__file__).parents[3] / "data"
 
 
 def test_any_number_of_checkpoints_can_be_read(tmp_path: Path) -> None:
@@ -71,3 +76,22 @@ def test_tasks_are_read_with_the_reason_where_they_are_used_up(ledger: Ledger, s
     view = read_view(ledger, Settings(home=small_disk(4_000_000_000)))
     assert view.tasks == (TaskView("menus", 8.0, "used_up", "no better."),)
     assert as_values(view)["tasks"] == [{"name": "menus", **told}]
+
+
+@pytest.mark.parametrize(
+    ("state", "untested", "said"),
+    [
+        ("active", True, "waiting for the judges"),
+        ("active", False, "waiting for data"),
+        ("used_up", False, "all rows are used up"),
+    ],
+)
+def test_an_idle_trainer_says_what_it_waits_for(tmp_path: Path, state: str, untested: bool, said: str) -> None:
+    with small_home(tmp_path / "run", own_data=[DATA / "babi_qa1_100.jsonl"]) as home:
+        with home.ledger.write() as tx:
+            tx.session.query(BatchRow).one().state = "stored"
+            tx.session.query(TaskRow).one().state = state
+            if not untested:
+                tx.session.add(verdict("testing", "checkpoint", home.base_id(), "evaluated"))
+        shown = read_view(home.ledger, home.settings).training
+        assert training_line(shown).startswith(said)
