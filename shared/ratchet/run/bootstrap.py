@@ -113,6 +113,7 @@ def add_general_task(settings: Settings, ledger: Ledger, artifacts: ArtifactStor
     spec = GeneralSpec(
         folder=artifacts.fetch(model.id),
         prompts=prompts,
+        max_length=settings.hyperparams.max_length,
         inference=settings.inference,
         profile=settings.profile.name,
         profile_options=settings.profile.options,

@@ -38,12 +38,16 @@ ANSWER_TOKENS = 96
 
 
 class GeneralSpec(BaseModel):
-    """What the child answers: the prompts, with the base model in ``folder`` and the configured system turn."""
+    """What the child answers: the prompts, with the base model in ``folder`` and the configured system turn.
+
+    ``max_length`` is the longest row in tokens that training takes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: Path
     prompts: tuple[str, ...]
+    max_length: int
     inference: InferenceSettings
     profile: str
     profile_options: dict[str, Any]
@@ -71,7 +75,10 @@ def read_prompts(chosen: Path | str) -> tuple[str, ...]:
 
 
 def answer_prompts(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """In a child: the base model's greedy answers to a GeneralSpec's prompts, None where it did not end in time."""
+    """In a child: the base model's greedy answers to a GeneralSpec's prompts.
+
+    None for an answer that did not end in time, or whose row would be too long to be trained on.
+    """
     from ratchet.inference.generator import Decoding
     from ratchet.inference.local_generator import LocalGenerator
     from ratchet.inference.prompt_format import PromptFormat
@@ -88,7 +95,8 @@ def answer_prompts(spec: dict[str, Any], progress: Callable[[dict[str, Any]], No
     for batch, generations in generator.batches(chats, Decoding(max_new_tokens=ANSWER_TOKENS)):
         for place, generation in zip(batch, generations, strict=True):
             text = prompt_format.parse(generation.text)
-            if generation.finish_reason == "stop" and text.strip():
+            tokens = generation.prompt_tokens + len(generation.token_ids)
+            if generation.finish_reason == "stop" and text.strip() and tokens < order.max_length:
                 answers[place] = text
         done += len(batch)
         progress({"note": f"general prompts: {done} of {len(chats)}"})
