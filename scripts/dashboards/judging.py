@@ -14,6 +14,7 @@ def judging() -> Dashboard:
     page = board("ratchet-judging", "Ratchet: judging", "Accuracy, calibration, regressions, deployments.")
     rows = {
         "The newest evaluated checkpoint": _newest(),
+        "Your tasks": _tasks(),
         "Deployment": _deployed(),
         "Canary": _canary(),
         "Judges": _judges(),
@@ -46,6 +47,22 @@ def _newest() -> Panels:
             unit="percentunit",
         ).min(-1),
         lines(
+            "Calibration error",
+            "ECE of the newest checkpoint, as it is and at its temperature.",
+            [Query(f"max by (kind) (ratchet_calibration_ece_ratio{NEWEST})", "{{kind}}")],
+            unit="percentunit",
+        ),
+        lines(
+            "Temperature",
+            "What makes the model's sureness true: above 1 it is too sure of itself.",
+            [Query("max by (role) (ratchet_calibration_temperature)", "{{role}}")],
+        ),
+    ]
+
+
+def _tasks() -> Panels:
+    return [
+        lines(
             "Loss by task",
             "Mean loss of the reference answers on the eval suite.",
             [Query("max by (role, task) (ratchet_task_loss_nats)", "{{task}} {{role}}")],
@@ -63,16 +80,9 @@ def _newest() -> Panels:
             [Query("max by (role) (ratchet_general_drift_nats)", "{{role}}")],
         ),
         lines(
-            "Calibration error",
-            "ECE of the newest checkpoint, as it is and at its temperature.",
-            [Query(f"max by (kind) (ratchet_calibration_ece_ratio{NEWEST})", "{{kind}}")],
-            unit="percentunit",
-        ),
-        lines(
-            "Temperature",
-            "What makes the model's sureness true: above 1 it is too sure of itself.",
-            [Query("max by (role) (ratchet_calibration_temperature)", "{{role}}")],
-            span=24,
+            "Passes by task",
+            "How often a task's rows were taught since rows were last added.",
+            [Query("max by (task) (ratchet_task_passes)", "{{task}}")],
         ),
     ]
 

@@ -23,11 +23,16 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 
 DASHBOARDS = Path(__file__).parents[2] / "compose" / "grafana" / "dashboards"
 NO_CARD = "needs an NVIDIA card, which this stack has not"
+NO_TASK = "needs a task of a user, and this stack is taught built-in families"
 EMPTY = {
     ("training", "GPU utilization"): NO_CARD,
     ("training", "GPU memory"): NO_CARD,
     ("training", "GPU temperature"): NO_CARD,
     ("training", "GPU power"): NO_CARD,
+    ("judging", "Loss by task"): NO_TASK,
+    ("judging", "Preference by task"): NO_TASK,
+    ("judging", "Drift from the base"): NO_TASK,
+    ("judging", "Passes by task"): NO_TASK,
 }
 """Panels that show nothing here, each with its reason."""
 THIS_DISK = "the disk of the machine that the tests run on is as full as it is"

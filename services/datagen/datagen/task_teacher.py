@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import islice, takewhile
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ratchet.data.example import Example, Provenance
 from ratchet.evaluation.load_evaluation import load_suite
@@ -30,9 +30,10 @@ from sqlalchemy.orm import Session
 
 from datagen.batch_generation import EMPTY, FinishedRefill, affordable_sources, pause_before_next_s
 from datagen.generators.generator import GenerationContext, make_generator
-from datagen.generators.task_rows import Asked, new_rows, seeds_of
-from datagen.generators.teacher import Teacher
 from datagen.spending import DAY_S, cost_of, recorder, used_since
+
+if TYPE_CHECKING:
+    from datagen.generators.teacher import Teacher
 
 NAME: Final = "generation"
 ASK = "ask"
@@ -95,6 +96,10 @@ def _is_wanted(session: Session, settings: Settings, task: TaskRow) -> bool:
 
 def do(work: Work) -> Outcome:
     """Ask for rows, and submit them to the data gate as rows of the task."""
+    # A command that lists the systems imports this module, and needs no HTTP client.
+    from datagen.generators.task_rows import Asked, new_rows, seeds_of
+    from datagen.generators.teacher import Teacher
+
     name = work.subject.id.rpartition("/")[0]
     source = teacher_of(work.settings, name)
     with work.read() as session:

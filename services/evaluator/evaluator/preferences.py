@@ -14,16 +14,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ratchet.data.example import Example, Message
 from ratchet.errors import GenerationError, TransientError
 from ratchet.evaluation.record import ItemRecord
 from ratchet.inference.generator import Chat, Decoding, Generation
-from ratchet.inference.http_generator import HttpGenerator
 from ratchet.settings.judging import JudgeSettings
 from ratchet.settings.serving import InferenceSettings
 from ratchet.tasks.graders import gold
+
+if TYPE_CHECKING:
+    from ratchet.inference.http_generator import HttpGenerator
 
 REPLY_TOKENS = 1_024
 """Longest reply: one letter, and what a judge that reasons needs before it."""
@@ -65,6 +67,15 @@ def judge_id(settings: JudgeSettings) -> str:
     return f"judge {settings.model} {prompt}"
 
 
+def _connect(settings: JudgeSettings, remote: InferenceSettings) -> HttpGenerator | None:
+    """The judge's server; None where none is configured."""
+    if not settings.url or not settings.model:
+        return None
+    from ratchet.inference.http_generator import HttpGenerator  # most commands import this module and ask nobody
+
+    return HttpGenerator(settings.url, settings.model, remote.model_copy(update={"api_key": settings.api_key}))
+
+
 class Judge:
     """Asks one server, within a budget of tokens (None: no limit), and counts what it uses."""
 
@@ -75,8 +86,7 @@ class Judge:
         self._failures = 0
         self._lock = Lock()
         self.requests = self.prompt_tokens = self.answer_tokens = 0
-        own = remote.model_copy(update={"api_key": settings.api_key})
-        self._server = HttpGenerator(settings.url, settings.model, own) if settings.url and settings.model else None
+        self._server = _connect(settings, remote)
 
     def close(self) -> None:
         if self._server is not None:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from sqlalchemy import func, select
@@ -75,8 +75,8 @@ def add(
     choice = make_choice(task, metric, grader, pattern)
     with ledger_of_home() as (settings, ledger), tempfile.TemporaryDirectory(dir=settings.work_folder) as folder:
         rows = Path(folder) / "rows.jsonl"
-        name = converted(source, columns, rows, quiet=as_json)
-        found = add_rows(settings, ledger, rows, name, choice, priority, dry_run=dry_run, quiet=as_json)
+        origin = converted(source, columns, rows, quiet=as_json)
+        found = add_rows(settings, ledger, rows, origin, choice, priority, dry_run=dry_run, quiet=as_json)
         if not dry_run:
             wake(settings, "correction")
     if as_json:
@@ -182,11 +182,18 @@ def ledger_of_home() -> Iterator[tuple[Settings, Ledger]]:
         ledger.close()
 
 
+class Origin(NamedTuple):
+    """Where rows come from: a printable name of the file or data set, and how many of its rows could not be read."""
+
+    name: str
+    unreadable: int
+
+
 def add_rows(
     settings: Settings,
     ledger: Ledger,
     rows: Path,
-    source: str,
+    origin: Origin,
     choice: Choice,
     priority: str = "normal",
     *,
@@ -198,24 +205,25 @@ def add_rows(
     from ratchet.user_tasks import add as adding
 
     store = artifacts(settings)
-    prepared = adding.prepare(settings, ledger, store, rows, source, choice)
-    found: dict[str, Any] = {"source": source, "batch_ids": []}
+    prepared = adding.prepare(settings, ledger, store, rows, origin.name, choice)
+    found: dict[str, Any] = {"source": origin.name, "batch_ids": [], "unreadable": origin.unreadable}
     if prepared is not None:
         found |= numbers(prepared)
         if not quiet:
             report(prepared)
     if prepared is None or prepared.family_rows:
-        found["queued_rows"], _ = adding.family_lines(rows, prepared)
+        lines, _ = adding.family_lines(rows, prepared)
+        found["queued_rows"] = lines if prepared is not None else lines - origin.unreadable
         if not quiet:
             verb = "would be" if dry_run else "are"
             typer.echo(f"{found['queued_rows']:,} rows of built-in tasks {verb} queued for training.")
     if not dry_run:
-        found["batch_ids"] = adding.add_prepared(settings, ledger, store, rows, source, prepared, priority)
+        found["batch_ids"] = adding.add_prepared(settings, ledger, store, rows, origin.name, prepared, priority)
     return found
 
 
-def converted(source: str, columns: str | None, destination: Path, *, quiet: bool = False) -> str:
-    """Write the source's rows as canonical JSONL; returns a printable name of it.
+def converted(source: str, columns: str | None, destination: Path, *, quiet: bool = False) -> Origin:
+    """Write the source's rows as canonical JSONL.
 
     Unreadable rows stay in the file, for the data gate to put into quarantine, and the first of them are printed.
     """
@@ -229,7 +237,8 @@ def converted(source: str, columns: str | None, destination: Path, *, quiet: boo
         typer.echo(f"  {error}", err=True)
     if found.unreadable > MOST_SHOWN:
         typer.echo(f"  … and {found.unreadable - MOST_SHOWN:,} more", err=True)
-    return source if source.startswith("hf:") else printable(Path(source).resolve().name)
+    name = source if source.startswith("hf:") else printable(Path(source).resolve().name)
+    return Origin(name, found.unreadable)
 
 
 def _as_values(row: TaskRow, stored: Mapping[str, int]) -> dict[str, Any]:

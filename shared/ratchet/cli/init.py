@@ -87,7 +87,7 @@ def init(
     choice = make_choice(task, metric, grader, None)
     with tempfile.TemporaryDirectory(prefix="ratchet-init-") as folder:
         rows = Path(folder) / "rows.jsonl"
-        name = converted(data, columns, rows) if data is not None else ""
+        origin = converted(data, columns, rows) if data is not None else None
         chosen = {**_for_model(model, rows if data is not None else None, full=full, force=force), **_sizes()}
         is_new = not file.exists()
         _write(file, render(chosen, schema_with(plugin_sections())))
@@ -95,9 +95,9 @@ def init(
         if (base := model_folder(written)) is not None:
             typer.echo(f"disk: {save_room(written, model_facts(base))[1]}.")
         try:
-            if data is not None:
+            if origin is not None:
                 with ledger_of_home() as (settings, ledger):
-                    add_rows(settings, ledger, rows, name, choice)
+                    add_rows(settings, ledger, rows, origin, choice)
         except RatchetError:
             if is_new:
                 file.unlink()

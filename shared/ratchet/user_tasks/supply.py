@@ -7,11 +7,11 @@ reference answers and, where answers are checked, how many are right. Nothing he
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example
 from ratchet.ledger.lineage import unjudged
 from ratchet.ledger.pending import lacks_verdict
@@ -19,6 +19,9 @@ from ratchet.ledger.queue import GATE, depth
 from ratchet.ledger.tables import BatchRow, TaskRow
 from ratchet.settings import Settings
 from ratchet.user_tasks.task import all_tasks
+
+if TYPE_CHECKING:
+    from ratchet.artifacts import ArtifactStore
 
 STORED = "stored"
 """State of a batch whose rows are training rows of a task."""

@@ -35,9 +35,9 @@ SMALL = {
     "QUEUE__BATCH_EXAMPLES": "1200",
     "QUEUE__LOW_WATER": "1500",
     "QUEUE__HIGH_WATER": "4000",
-    "SUITES__FAMILIES": '[{"name": "reverse", "levels": [1, 2]}]',
+    "SUITES__FAMILIES": '[{"name": "reverse", "levels": [1, 2, 3]}]',
     "SUITES__PROBE_ITEMS": "40",
-    "SUITES__EVAL_ITEMS": "40",
+    "SUITES__EVAL_ITEMS": "90",
     "SUITES__CONFIRM_ITEMS": "60",
 }
 RATCHET = [sys.executable, "-c", "from ratchet.cli.main import app; app()"]
@@ -89,15 +89,20 @@ class Home:
         pytest.fail(f"no model was served in time: {err}")
 
     def pages(self) -> dict[str, Scrape]:
-        """The pages of all Prometheus targets once they are registered: workers and server by system, and the hub."""
+        """The pages of all Prometheus targets once they are registered: workers and server by system, and the hub.
+
+        Until a checkpoint has answers both right and wrong, none is calibrated, and the hub has no number for that.
+        """
         deadline = time.monotonic() + PATIENCE_S
         with discovery(Settings(home=self.path), "127.0.0.1", 0) as hub:
             while True:
                 targets = httpx.get(f"http://127.0.0.1:{hub.server_port}/targets", timeout=PATIENCE_S).json()
                 with suppress(OSError):
                     found = {t["labels"]["system"]: Scrape.of(f"http://{t['targets'][0]}/metrics") for t in targets}
-                    if found.keys() == {*systems(), "serving"}:
-                        return {**found, "hub": Scrape.of(f"http://127.0.0.1:{hub.server_port}/metrics")}
+                    page = Scrape.of(f"http://127.0.0.1:{hub.server_port}/metrics")
+                    is_calibrated = any(sample.name == "ratchet_calibration_ece_ratio" for sample in page.samples)
+                    if found.keys() == {*systems(), "serving"} and is_calibrated:
+                        return {**found, "hub": page}
                 assert time.monotonic() < deadline, targets
                 time.sleep(0.5)
 
@@ -140,7 +145,9 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 
 def test_a_run_ends_after_its_cycles_and_the_next_run_continues(home: Home, tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_text('{"question": "reverse abc", "answer": "cba"}\n{broken\n')
+    words = ("abc", "dog", "cat", "sun", "map", "pen", "cup", "fox", "jam", "kit", "log", "net")
+    rows = [{"question": f"reverse:{word}", "answer": word[::-1], "family": "reverse"} for word in words]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
     first = home.start("run", "--cycles", "1")
     home.wait_until(select(func.count()).select_from(CheckpointRow), first)
 
@@ -148,7 +155,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_run_continues(home: Home, tmp_
     assert (code, f"process {first.pid}" in err) == (2, True)
 
     code, out, err = home.call("queue", "add", "mine.jsonl", "--json")
-    assert (code, "mine.jsonl:2:" in err) == (0, True), err
+    assert (code, "mine.jsonl:13:" in err) == (0, True), err
     assert json.loads(out)["unreadable"] == 1
 
     out, err = first.communicate(timeout=PATIENCE_S)
@@ -216,7 +223,7 @@ def check_metrics(pages: dict[str, Scrape]) -> None:
     assert hub["ratchet_ledger_up"] == 1
     assert hub.value("ratchet_workers", system="training") == 1
     assert hub["ratchet_checkpoint_newest_ordinal"] >= 1
-    assert hub.value("ratchet_accuracy_items", role="newest") == 40
+    assert hub.value("ratchet_accuracy_items", role="newest") == 90
     assert 0 <= hub.value("ratchet_accuracy_overall_ratio", role="newest") <= 1
     # Of the champion and the newest checkpoint, whose calibration may not be there yet.
     assert 0 <= hub.value("ratchet_calibration_ece_ratio", kind="raw") <= 2

@@ -170,13 +170,13 @@ def test_a_run_trains_on_all_kinds_in_one_file(train: Callable[..., TrainingResu
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "null": (None, "mine.jsonl:5: the assistant turn is null"),
+    "null": (None, "mine.jsonl:5: messages: turn 2 (assistant) is null"),
     "a picture": (
         [{"type": "image_url", "image_url": {"url": "x"}}],
-        "mine.jsonl:5: the assistant turn has parts of type",
+        "mine.jsonl:5: messages: turn 2 (assistant) has parts of type",
     ),
     "a control character": ("a\0b", "mine.jsonl:5: contains a NUL character"),
-    "half a sign": ("\ud83e", "mine.jsonl:5: the assistant turn contains an unpaired surrogate"),
+    "half a sign": ("\ud83e", "mine.jsonl:5: messages: turn 2 (assistant) contains an unpaired surrogate"),
 }
 
 
