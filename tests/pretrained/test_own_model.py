@@ -1,6 +1,6 @@
 """A user's way with a real pretrained model and rows that nobody here made: init, run, why, export, ask.
 
-The same commands as in docs/own-data.md, on a hundred published rows.
+The commands of the README, on a hundred published rows.
 """
 
 from __future__ import annotations
