@@ -13,7 +13,15 @@ from typing import Any
 from ratchet.artifacts import ArtifactStore, weights_digest
 from ratchet.data.example import Example
 from ratchet.evaluation.load_evaluation import ITEMS, load_suite
-from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey, level_rates, rates_to_json, records_to_lines
+from ratchet.evaluation.record import (
+    Evaluation,
+    ItemRecord,
+    RecordKey,
+    level_rates,
+    rates_to_json,
+    records_to_lines,
+    task_scores,
+)
 from ratchet.ledger import Ledger
 from ratchet.ledger.lineage import checkpoint_id, head, lineage, next_ordinal
 from ratchet.ledger.migrate import migrate
@@ -117,10 +125,14 @@ class Home:
 
     def add_record(self, checkpoint: str, pool: str, knows: Knows, sure: float = 0.95) -> Evaluation:
         """A record of the checkpoint on the pool's suite in force, as if testing had made it."""
+        records = tuple(made_up_answer(item, knows(item), sure) for item in self.suite_items(pool))
+        return self.store_record(checkpoint, pool, records)
+
+    def store_record(self, checkpoint: str, pool: str, records: tuple[ItemRecord, ...]) -> Evaluation:
+        """Store answers to the items of the pool's suite in force as the checkpoint's record."""
         with self.ledger.read() as session:
             suite, row = current(session, pool), session.get_one(CheckpointRow, checkpoint)
         key = made_up_key(row.weights, suite.id)
-        records = tuple(made_up_answer(item, knows(item), sure) for item in self.suite_items(pool))
         folder = self.settings.work_folder / "made-up-record"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ITEMS).write_text(records_to_lines(records))
@@ -135,8 +147,9 @@ class Home:
                     key=key.model_dump(),
                     artifact=artifact.id,
                     items=len(records),
-                    correct=sum(record.correct for record in records),
+                    correct=sum(bool(record.correct) for record in records),
                     by_level=rates_to_json(level_rates(records)),
+                    scores={family: score.model_dump() for family, score in task_scores(records).items()},
                     tokens_per_s=1_000.0,
                     created_at=tx.now,
                 )

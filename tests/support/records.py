@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import log
+from typing import Any
 
 from ratchet.evaluation.record import Evaluation, ItemRecord, RecordKey
 
@@ -50,3 +51,21 @@ def _item(cell: Cell, position: int, correct: bool, confidence: float) -> ItemRe
         finish_reason="stop",
         latency_s=0.0,
     )
+
+
+def item_record(**fields: Any) -> ItemRecord:
+    """A wrong answer to a sum, with these fields changed."""
+    plain = {
+        "item_id": "1",
+        "key": "1",
+        "family": "sums",
+        "level": 1,
+        "answer": "1+1=2",
+        "extracted": None,
+        "extraction": "ok",
+        "correct": False,
+        "token_logprobs": (-0.1,),
+        "finish_reason": "stop",
+        "latency_s": 0.0,
+    }
+    return ItemRecord.model_validate(plain | fields)

@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.artifacts import ArtifactStore
-from ratchet.evaluation.load_evaluation import ITEMS
-from ratchet.evaluation.record import ItemRecord, level_rates, rates_to_json, records_to_lines, task_scores
+from ratchet.evaluation.record import ItemRecord
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.suites import current
-from ratchet.ledger.tables import CheckpointRow, EvaluationRow, TaskRow
+from ratchet.ledger.tables import TaskRow
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
 from ratchet.user_tasks.add import Choice, commit, prepare
 
-from tests.support.home import SMALL, Home, made_up_answer, made_up_key, made_up_model, merged
+from tests.support.home import SMALL, Home, made_up_answer, made_up_model, merged
 
 DATA = Path(__file__).parents[1] / "data"
 OWN: Mapping[str, Any] = {"suites": {"families": []}, "hyperparams": {"max_length": 1024, "batch_size": 2}}
@@ -81,35 +79,12 @@ def task_row(home: Home, name: str) -> TaskRow:
 
 def add_task_record(home: Home, checkpoint: str, is_right: Right, loss: float, pool: str = "probe") -> None:
     """A record in which some items are right, and each reference answer has the loss, within a little."""
-    with home.ledger.read() as session:
-        suite, row = current(session, pool), session.get_one(CheckpointRow, checkpoint)
-    key, items = made_up_key(row.weights, suite.id), home.suite_items(pool)
     records = []
-    for place, item in enumerate(items):
+    for place, item in enumerate(home.suite_items(pool)):
         metric = item.metadata.get("metric", "accuracy")
         right = is_right(str(item.metadata["key"]))
         told = made_up_answer(item, right, 0.95).model_dump()
         told |= {"metric": metric, "gold_nll": loss + 0.001 * (place % 7)}
         told |= {"correct": right if metric == "accuracy" else None}
         records.append(ItemRecord.model_validate(told))
-    folder = home.settings.work_folder / "made-up-task-record"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ITEMS).write_text(records_to_lines(records))
-    artifact = home.artifacts.publish(folder, "record", {"checkpoint": checkpoint}, consume=True)
-    with home.ledger.write() as tx:
-        tx.session.add(
-            EvaluationRow(
-                id=f"{checkpoint}/{suite.id}",
-                checkpoint_id=checkpoint,
-                suite_id=suite.id,
-                pool=pool,
-                key=key.model_dump(),
-                artifact=artifact.id,
-                items=len(records),
-                correct=sum(bool(record.correct) for record in records),
-                by_level=rates_to_json(level_rates(records)),
-                scores={family: score.model_dump() for family, score in task_scores(records).items()},
-                tokens_per_s=1_000.0,
-                created_at=tx.now,
-            )
-        )
+    home.store_record(checkpoint, pool, tuple(records))

@@ -1,37 +1,20 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from ratchet.evaluation.answer_faults import answer_faults, is_repeating
 from ratchet.evaluation.record import ItemRecord
 
-
-def item(**fields: Any) -> ItemRecord:
-    plain = {
-        "item_id": "1",
-        "key": "1",
-        "family": "sums",
-        "level": 1,
-        "answer": "1+1=2",
-        "extracted": None,
-        "extraction": "ok",
-        "correct": False,
-        "token_logprobs": (-0.1,),
-        "finish_reason": "stop",
-        "latency_s": 0.0,
-    }
-    return ItemRecord.model_validate(plain | fields)
+from tests.support.records import item_record
 
 
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        (item(), set()),
-        (item(answer=" \n"), {"empty"}),
-        (item(finish_reason="length"), {"endless"}),
-        (item(finish_reason="length", gold_tokens=1), set()),
-        (item(answer="7" * 40, finish_reason="length"), {"endless", "repeating"}),
+        (item_record(), set()),
+        (item_record(answer=" \n"), {"empty"}),
+        (item_record(finish_reason="length"), {"endless"}),
+        (item_record(finish_reason="length", gold_tokens=1), set()),
+        (item_record(answer="7" * 40, finish_reason="length"), {"endless", "repeating"}),
     ],
 )
 def test_empty_endless_and_repeated_answers_are_faults(record: ItemRecord, expected: set[str]) -> None:

@@ -17,6 +17,7 @@ from ratchet.inference.local_generator import LocalGenerator
 from ratchet.inference.model_folder import weights_digest
 
 from tests.support.examples import write_examples
+from tests.support.records import item_record
 
 from .asking import Spec, records, run, sums
 
@@ -198,29 +199,12 @@ def test_records_made_under_other_conditions_are_not_resumed(spec: Spec) -> None
     assert seen[0]["done"] == 0
 
 
-def item(**fields: Any) -> ItemRecord:
-    plain = {
-        "item_id": "1",
-        "key": "1",
-        "family": "sums",
-        "level": 1,
-        "answer": "1+1=2",
-        "extracted": None,
-        "extraction": "ok",
-        "correct": False,
-        "token_logprobs": (-0.1,),
-        "finish_reason": "stop",
-        "latency_s": 0.0,
-    }
-    return ItemRecord.model_validate(plain | fields)
-
-
 def test_nearly_all_items_must_share_the_fault() -> None:
     census = OutputCensus()
     assert census.verdict() is None
-    census.add([item(answer="")] * 97 + [item()] * 3)
+    census.add([item_record(answer="")] * 97 + [item_record()] * 3)
     assert census.verdict() is None
-    census.add([item(answer="")] * 100)
+    census.add([item_record(answer="")] * 100)
     assert census.verdict() == "empty answers on 197 of 200 items"
 
 
