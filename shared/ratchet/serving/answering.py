@@ -36,6 +36,10 @@ AFTER_SHUTDOWN_S = 10
 LONG_TEXT = 10_000
 """Requests with more characters are tokenized in a thread, so that they do not block the event loop."""
 
+LATE_S = 0.05
+"""How long after a time limit the disconnect of the client is waited for. If the process stood still past the limit, both
+are there at once, and only then is the connection looked at."""
+
 MAX_BODY_BYTES = 1_048_576
 """Far more than fits into any context. A larger body is refused before it is parsed."""
 
@@ -146,13 +150,20 @@ class Answering:
     async def wait(
         self, loaded: LoadedCheckpoint, waiting: Sequence[PendingRequest] | Sequence[PendingScore]
     ) -> list[Any]:
-        """The results, in order. Failures of the server are counted and become an ApiError."""
+        """The results, in order. Failures of the server are counted and become an ApiError; a client that has gone is
+        none."""
         try:
             return list(await asyncio.gather(*(asyncio.wrap_future(pending.future) for pending in waiting)))
         except ClientDisconnected:
             raise
         except asyncio.CancelledError:
             raise ApiError(503, "shutting_down", "the server is shutting down; try again.", AFTER_SHUTDOWN_S) from None
+        except TimedOut:
+            await asyncio.sleep(LATE_S)
+            if any(pending.is_cancelled for pending in waiting):
+                raise ClientDisconnected from None
+            loaded.traffic.failed()
+            raise
         except ApiError:
             loaded.traffic.failed()
             raise

@@ -40,6 +40,11 @@ class Pending(Generic[Result]):
         return self._cancelled or self.future.done() or time.monotonic() > self._ends_at
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether the client has disconnected, before or after the request ended in another way."""
+        return self._cancelled
+
+    @property
     def left_s(self) -> float:
         """Time left until it expires."""
         return max(0.0, self._ends_at - time.monotonic())
