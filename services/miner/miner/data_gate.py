@@ -189,6 +189,8 @@ def _item(example: Example, policy: GatePolicy, prompt_format: PromptFormat) -> 
     answer = example.answer
     if not example.question.strip():
         raise _Rejection("schema", "there is no user turn with text.")
+    if not all(turn.content.strip() for turn in example.messages if turn.role == "user"):
+        raise _Rejection("schema", "a user turn is empty: it asks nothing.")
     if answer is None or not (answer.strip() or example.messages[-1].tool_calls):
         raise _Rejection("schema", "the last turn is not an assistant's answer.")
     try:

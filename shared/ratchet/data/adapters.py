@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
-from ratchet.data.choices import ask_choice, list_choices
+from ratchet.data.choices import ask_choice, gather_choices, list_choices
 from ratchet.data.example import Example, Message
 from ratchet.data.metadata import complete_metadata
-from ratchet.data.turns import is_chat, message, read_chat, read_tools, turn_text
+from ratchet.data.turns import chat_of, is_chat, message, read_chat, read_tools, turn_text
 from ratchet.errors import DataError, UnknownShape
 
 Row = dict[str, Any]
@@ -33,10 +33,13 @@ _TAKES_INPUT = ("prompt", "query", "instruction")
 """Questions that ``input`` may follow."""
 _SYSTEM = ("system", "system_prompt")
 _CHAT = (*_SYSTEM, "tools")
+_CONTEXTS = ("context", "passage")
+_BEFORE = (*_CONTEXTS, "history")
 _RIVALS = (
     frozenset(QUESTIONS) - {"input"},
     frozenset(ANSWERS),
     frozenset(_SYSTEM),
+    frozenset(_CONTEXTS),
 )
 """Keys of which one, once a user has named a column for it, takes the place of the others."""
 
@@ -48,7 +51,6 @@ _UNUSABLE: Final = {
     "videos": "only text can be trained on",
     "functions": "it is the older form of tools: write it as tools",
 }
-_ONLY_WITH_QUESTIONS: Final = ("history", "context")
 _PREFERENCES = (
     "these are preference pairs, and training takes one right answer: to train on the chosen ones, name the columns of "
     "the question and of the answer, as in `--map prompt=prompt,completion=chosen`"
@@ -132,7 +134,7 @@ class Adapter:
 
 def _chat(column: str) -> Callable[[Columns], Reading]:
     def read(columns: Columns) -> Reading:
-        for key in columns.filled(_ONLY_WITH_QUESTIONS):
+        for key in columns.filled(_BEFORE):
             raise DataError(f"column {key} beside {column}: write it into the turns, or rename the column.")
         return _in_conversation(columns, read_chat(columns.take(column), column))
 
@@ -171,30 +173,33 @@ def _pair(columns: Columns) -> Reading:
 
 def _asked(columns: Columns, question: str, suffix: str) -> list[Message]:
     """The question's turn. Answers within a question of several turns are examples, and not trained on."""
-    value = columns.row[columns.names[question]]
-    if not is_chat(value):
+    chat = chat_of(columns.row[columns.names[question]])
+    if chat is None:
         return [message("user", _with_context(columns, question, suffix), question)]
-    if suffix or columns.has("context"):
-        raise DataError(f"{question} is a list of turns: write {'input' if suffix else 'context'} into them.")
-    turns = read_chat(columns.take(question), question)
+    if beside := "input" if suffix else next(iter(columns.filled(_CONTEXTS)), None):
+        raise DataError(f"{question} is a list of turns: write {beside} into them.")
+    columns.take(question)
+    turns = read_chat(chat, question)
     return [turn.model_copy(update={"train": False}) if turn.role == "assistant" else turn for turn in turns]
 
 
 def _answered(columns: Columns, answer: str) -> list[Message]:
     value = columns.take(answer)
-    return read_chat(value, answer) if is_chat(value) else [message("assistant", value, answer)]
+    chat = chat_of(value)
+    return [message("assistant", value, answer)] if chat is None else read_chat(chat, answer)
 
 
 def _with_context(columns: Columns, question: str, suffix: str) -> str:
-    """The question after its ``context``, if there is one."""
+    """The question after its ``context`` or ``passage``, if there is one."""
     asked = turn_text(columns.take(question), question) + suffix
-    if not columns.has("context"):
+    if not columns.filled(_CONTEXTS):
         return asked
-    context = columns.take("context")
+    key = _one(columns, _CONTEXTS, "context")
+    context = columns.take(key)
     passages = context if isinstance(context, list) else [context]
     if not all(isinstance(passage, str) for passage in passages):
-        raise DataError("context is neither text nor a list of texts.")
-    return "\n\n".join([*(turn_text(passage, "context") for passage in passages), asked])
+        raise DataError(f"{key} is neither text nor a list of texts.")
+    return "\n\n".join([*(turn_text(passage, key) for passage in passages), asked])
 
 
 def _history(columns: Columns) -> list[Message]:
@@ -257,12 +262,12 @@ ADAPTERS: tuple[Adapter, ...] = (
     Adapter("messages", (("messages",),), _chat("messages"), optional=_CHAT),
     Adapter("conversations", (("conversations",),), _chat("conversations"), optional=_CHAT),
     Adapter("conversation", (("conversation",),), _chat("conversation"), optional=_CHAT),
-    Adapter("multiple choice", (QUESTIONS, _OPTIONS, _PICKS), _choices, optional=("context", "history", *_CHAT)),
+    Adapter("multiple choice", (QUESTIONS, _OPTIONS, _PICKS), _choices, optional=(*_BEFORE, *_CHAT)),
     Adapter(
         "question and answer",
         (QUESTIONS, ANSWERS),
         _pair,
-        optional=("context", "history", *_CHAT),
+        optional=(*_BEFORE, *_CHAT),
     ),
 )
 KEYS: Final = frozenset[str]().union(*(adapter.keys for adapter in ADAPTERS))
@@ -279,6 +284,7 @@ def adapt(row: Row, mapped: Collection[str] = ()) -> Example:
 
     Raises UnknownShape, or DataError, naming the field that cannot be read.
     """
+    row = _with_choices(row)
     columns = Columns.of(row, mapped)
     adapter = _find(columns, mapped)
     if adapter is None:
@@ -291,7 +297,24 @@ def adapt(row: Row, mapped: Collection[str] = ()) -> Example:
         raise DataError("no turn of the assistant is trained on: each has weight 0.")
     columns.used.update(columns.names[key] for key in columns.names.keys() & KEYS if not columns.has(key))
     metadata = _metadata(row, columns.used, reading.metadata)
-    return complete_metadata(Example(messages=tuple(reading.messages), metadata=metadata))
+    return complete_metadata(Example(messages=tuple(_to_trained_answer(reading.messages)), metadata=metadata))
+
+
+def _with_choices(row: Row) -> Row:
+    """The row with its choices in one column, where each has a column of its own."""
+    columns = Columns.of(row)
+    pick = columns.first(_PICKS)
+    if not columns.filled(QUESTIONS) or columns.filled(_OPTIONS) or pick is None:
+        return row
+    return gather_choices(row, columns.row[columns.names[pick]], _OPTIONS[0])
+
+
+def _to_trained_answer(turns: list[Message]) -> list[Message]:
+    """Without a closing answer that is not to be trained on: models would be judged by it."""
+    while turns[-1].role == "assistant" and turns[-1].train is False:
+        last = next(place for place, turn in reversed(list(enumerate(turns[:-1]))) if turn.role == "assistant")
+        turns = turns[: last + 1]
+    return turns
 
 
 def _find(columns: Columns, mapped: Collection[str]) -> Adapter | None:

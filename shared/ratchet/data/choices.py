@@ -6,6 +6,7 @@ ARC writes choices as {label: […], text: […]} and the answer as a label, MML
 from __future__ import annotations
 
 import json
+import re
 import string
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from ratchet.data.turns import turn_text
 from ratchet.errors import DataError
 
 LETTERS = string.ascii_uppercase
+
+_OWN_COLUMN = re.compile(r"(?:(?:option|choice|opt)[ _-]?|op)(?P<named>[a-j]|[1-9])|(?P<bare>[a-j])")
+"""The name of a column with one choice: ``option_a``, ``Choice 1``, ``opa``, or the letter alone."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,26 @@ def list_choices(value: Any, column: str) -> Choices:
         raise DataError(f"{column} is not a list of 2 to {len(LETTERS)} choices.")
     read = tuple(turn_text(text, f"{column}: choice {place}") for place, text in enumerate(texts, start=1))
     return Choices(read, tuple(str(label) for label in labels), all(isinstance(text, str) for text in texts))
+
+
+def gather_choices(row: dict[str, Any], answer: Any, column: str) -> dict[str, Any]:
+    """The row with the choices of columns such as ``option_a`` or ``A`` in one column, as ``list_choices`` takes them.
+
+    The row itself if it has no such columns. Letters alone are choices only where the answer is one of them.
+    """
+    for kind in ("named", "bare"):
+        found = {
+            match[kind].upper(): name
+            for name in row
+            if (match := _OWN_COLUMN.fullmatch(name.casefold())) and match[kind] and row[name] not in (None, "")
+        }
+        ordered = sorted(found)
+        is_run = ordered in (list(LETTERS[: len(found)]), [str(place) for place in range(1, len(found) + 1)])
+        is_meant = kind == "named" or (isinstance(answer, str) and answer.strip().upper() in found)
+        if len(found) > 1 and is_run and is_meant:
+            rest = {name: value for name, value in row.items() if name not in found.values()}
+            return {**rest, column: {label: row[found[label]] for label in ordered}}
+    return row
 
 
 def ask_choice(question: str, choices: Choices, answer: Any) -> tuple[str, str]:

@@ -29,12 +29,15 @@ ROLES: Final[dict[str, Role]] = {
 }
 """Names used for the four roles in users' records."""
 
+_CONTENTS: Final = frozenset({"content", "value", "tool_calls"})
 _UNUSABLE: Final = {
     "function_call": "is the older form of tool_calls: write it as tool_calls",
     "reasoning_content": "cannot be trained on apart from the answer: put it into content as the model writes it",
     "thinking": "cannot be trained on apart from the answer: put it into content as the model writes it",
     "images": "cannot be trained on: only text can",
     "audio": "cannot be trained on: only text can",
+    "train_detail": "weights parts of an answer, which cannot be trained on in part: leave it out, or state train",
+    "training_detail": "weights parts of an answer, which cannot be trained on in part: leave it out, or state train",
 }
 """Fields of a turn with a known meaning that is not supported."""
 
@@ -59,8 +62,24 @@ def is_chat(value: Any) -> bool:
     )
 
 
+def chat_of(value: Any) -> list[Any] | None:
+    """The turns that a value is, a list of them or a single one; None if it is something else."""
+    if is_chat(value):
+        return list(value)
+    is_turn = isinstance(value, dict) and str(value.get("role", value.get("from"))).casefold() in ROLES
+    return [value] if is_turn and not _CONTENTS.isdisjoint(value) else None
+
+
 def read_chat(turns: Any, column: str) -> list[Message]:
-    """The messages of a list of turns in OpenAI's or ShareGPT's form. Raises DataError, naming the column and turn."""
+    """The messages of a list of turns in OpenAI's or ShareGPT's form, or of its JSON text, as in a cell of a table.
+
+    Raises DataError, naming the column and turn.
+    """
+    if isinstance(turns, str):
+        try:
+            turns = json.loads(turns)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{column} is not a list, and not the JSON text of one.") from error
     if not isinstance(turns, list):
         raise DataError(f"{column} is not a list.")
     if not turns:
@@ -151,8 +170,8 @@ def _require_content(text: str, place: str) -> None:
 
 
 def _trained(turn: Row, role: Role, place: str) -> bool | None:
-    """False where the turn's ``weight`` (OpenAI's) or ``train`` says so, else None."""
-    for field in ("weight", "train", "training"):
+    """False where the turn's ``weight`` (OpenAI's), ``train`` or ``loss`` says so, else None."""
+    for field in ("weight", "train", "training", "loss"):
         stated = turn.get(field)
         if stated is None:
             continue

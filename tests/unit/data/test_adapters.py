@@ -46,6 +46,7 @@ SHAPES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"QUESTION": "Q", "Response": "A"}, [Q, A]),
     ({"question": "Q", "context": "C", "answer": "A"}, [("user", "C\n\nQ"), A]),
     ({"question": "Q", "context": ["C", "D"], "answer": "A"}, [("user", "C\n\nD\n\nQ"), A]),
+    ({"question": "Q", "passage": "C", "answer": "A"}, [("user", "C\n\nQ"), A]),
     ({"system_prompt": "S", "question": "Q", "response": "A"}, [("system", "S"), Q, A]),
     ({"problem": "Q", "answer": "A"}, [Q, A]),
     ({"problem": "Q", "output": "A"}, [Q, A]),
@@ -55,6 +56,8 @@ SHAPES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     ({"question": "Q", "answer": "A", "response": "A"}, [Q, A]),
     ({"prompt": CHAT[:1], "completion": CHAT[1:]}, [Q, A]),
     ({"prompt": CHAT[:1], "completion": "A"}, [Q, A]),
+    ({"prompt": CHAT[0], "completion": CHAT[1]}, [Q, A]),
+    ({"messages": json.dumps(CHAT)}, [Q, A]),
     ({"prompt": "Q", "completion": CHAT[1:]}, [Q, A]),
     ({"prompt": [{"role": "system", "content": "S"}, *CHAT[:1]], "completion": CHAT[1:]}, [("system", "S"), Q, A]),
 ]
@@ -87,12 +90,21 @@ def test_every_adapter_is_tested() -> None:
         {"choices": {"label": ["A", "B", "C"], "text": ["one", "two", "three"]}, "answerKey": "B"},
         {"choices": {"label": ["1", "2", "3"], "text": ["one", "two", "three"]}, "answerKey": "2"},
         {"Choices": '["one", "two", "three"]', "Answer": "B"},
+        {"A": "one", "B": "two", "C": "three", "D": "", "Answer": "b"},
+        {"option_a": "one", "option_b": "two", "option_c": "three", "answer": "two"},
+        {"Option 1": "one", "Option 2": "two", "Option 3": "three", "answer": 2},
+        {"opa": "one", "opb": "two", "opc": "three", "opd": None, "answer": 1},
     ],
 )
 def test_choices_are_lettered_and_the_answer_is_a_letter(row: dict[str, Any]) -> None:
     example = adapt({"question": "Which?", **row})
     assert example.question == "Which?\nA. one\nB. two\nC. three"
     assert (example.answer, example.metadata["gold"], example.metadata["grader"]) == ("B", "B", "choice")
+
+
+def test_columns_of_one_letter_are_choices_only_where_the_answer_is_a_letter() -> None:
+    example = adapt({"question": "3+4=", "a": 3, "b": 4, "answer": 7})
+    assert (example.question, example.answer, example.metadata["a"]) == ("3+4=", "7", 3)
 
 
 def test_a_number_among_numbers_is_an_index_only_where_the_choices_are_text() -> None:
@@ -159,10 +171,16 @@ def test_sharegpt_with_tools_is_read_as_the_same() -> None:
     assert example.tools == TOOLS
 
 
-@pytest.mark.parametrize("field", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+@pytest.mark.parametrize("field", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": False}])
 def test_a_turn_that_is_not_to_be_trained_on_says_so(field: dict[str, Any]) -> None:
     turns = [CHAT[0], {**CHAT[1], **field}, CHAT[0], {**CHAT[1], "weight": 1}]
     assert [turn.train for turn in adapt({"messages": turns}).messages] == [None, False, None, None]
+
+
+def test_a_closing_answer_that_is_not_trained_on_is_no_gold() -> None:
+    wrong = [CHAT[0], {"role": "assistant", "content": "wrong", "weight": 0}]
+    assert adapt({"messages": [*CHAT, *wrong, *wrong]}).messages == adapt({"messages": CHAT}).messages
+    assert [turn.content for turn in adapt({"messages": [*wrong, *CHAT, *wrong]}).messages] == ["Q", "wrong", "Q", "A"]
 
 
 def test_answers_within_a_prompt_are_examples_that_are_not_trained_on() -> None:
@@ -269,11 +287,16 @@ PAIR = {"question": "Q", "answer": "A"}
         ({"messages": [CHAT[0], {**CHAT[1], "function_call": {"name": "f"}}]}, "tool_calls"),
         ({"messages": [CHAT[0], {**CHAT[1], "reasoning_content": "Hm."}]}, "reasoning_content"),
         ({"messages": [CHAT[0], {**CHAT[1], "weight": 0.5}]}, "weight 0.5"),
+        ({"messages": [CHAT[0], {**CHAT[1], "train_detail": [{"begin_offset": 0}]}]}, "train_detail"),
         ({"messages": [CHAT[0], {**CHAT[1], "weight": 0}]}, "no turn of the assistant is trained on"),
         ({"messages": [{**CHAT[0], "train": True}, CHAT[1]]}, "only an assistant's turn can be trained on"),
         ({"messages": CHAT, "tools": "add"}, "tools is not JSON"),
         ({"messages": CHAT, "context": "C"}, "column context beside messages"),
         ({"messages": CHAT, "history": HISTORY}, "column history beside messages"),
+        ({"messages": CHAT, "passage": "P"}, "column passage beside messages"),
+        ({"prompt": CHAT[:1], "passage": "P", "completion": "A"}, "write passage into them"),
+        ({"question": "Q", "context": "C", "passage": "P", "answer": "A"}, "could each be the context"),
+        ({"question": "Q", "option_a": "a", "option_b": "b", "answer": "c"}, "none of the 2 choices"),
         ({"messages": [{"role": "system", "content": "S"}, *CHAT], "system": "T"}, "two different system prompts"),
         ({"messages": CHAT, "images": ["a.png"]}, "column images"),
         ({"messages": CHAT, "functions": [{"name": "f"}]}, "column functions"),

@@ -60,6 +60,7 @@ def reasons(gate: DataGate, *examples: Example | DataError) -> list[str | None]:
         (Example.ask("1+2=", "  ", family="chain_sum"), "schema"),
         (Example.model_validate({"messages": [{"role": "user", "content": "1+2="}]}), "schema"),
         (Example.model_validate({"messages": [{"role": "assistant", "content": "3"}]}), "schema"),
+        (Example(messages=(*Example.ask(" ", "3").messages, *Example.ask("Q", "A").messages)), "schema"),
         (Example.ask("1+2=", "1+2=4", family="chain_sum"), "gold"),
         (Example.ask("1+2=", "Error: 3", family="chain_sum"), "gold"),
         (Example.ask("Q", "Error: out of memory", grader="normalized"), "gold"),
