@@ -48,6 +48,8 @@ _TOOL_TURNS = (
     _ANSWER,
 )
 _EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\s*")
+_OWN_EMPTY_THOUGHT = re.compile(r"\s*<think>\s*</think>\n*(?=.*\S)", re.DOTALL)
+_ENDS_WITH_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,11 @@ class ChatTemplate:
         block = _EMPTY_THOUGHT.match(self._frame[0])
         return block[0] if block else ""
 
+    @cached_property
+    def _is_thought_asked(self) -> bool:
+        """Whether a prompt ends with an empty think block, as where reasoning is switched off."""
+        return _ENDS_WITH_EMPTY_THOUGHT.search(self._text(self._chat([_QUESTION]), speak=True)) is not None
+
     def _require_frame(self) -> None:
         _ = self._frame
 
@@ -328,7 +335,7 @@ class ChatTemplate:
             if self._thought and exact.startswith(self._thought) and not _is_thought(turn["content"]):
                 pieces.append(_Piece(self._thought, False))
                 exact = exact.removeprefix(self._thought)
-            pieces.append(_Piece(exact, chat.trained[index] and _is_whole(turn["content"], exact)))
+            pieces.append(_Piece(exact, chat.trained[index] and _is_whole(self._bare(turn["content"]), exact)))
             cut = stop
         if cut < len(text):
             pieces.append(_Piece(text[cut:], False))
@@ -337,7 +344,7 @@ class ChatTemplate:
     def _exact(self, turn: Turn, answer: str, *, closing: bool) -> str | None:
         """What the model is to write: the answer as the template writes it, and a closing one with the white space that
         it strips. None if the answer is not in it."""
-        content = str(turn["content"])
+        content = self._bare(str(turn["content"]))
         if content in answer:
             return answer
         *block, reply = self._reply(content)
@@ -348,8 +355,14 @@ class ChatTemplate:
 
     def _reply(self, content: str) -> list[str]:
         """An answer after its prompt, without its end; an empty think block before it is a piece of its own."""
-        before = self._frame[0].removeprefix(self._thought)
+        before, content = self._frame[0].removeprefix(self._thought), self._bare(content)
         return [self._thought, before + content] if self._thought and not _is_thought(content) else [before + content]
+
+    def _bare(self, content: str) -> str:
+        """An answer without an empty think block of its own where its prompt ends with one."""
+        return (
+            _OWN_EMPTY_THOUGHT.sub("", content, count=1) if self._is_thought_asked and _is_thought(content) else content
+        )
 
     def _encoded(self, rows: Sequence[tuple[list[_Piece], str]]) -> list[Rendered | ChatTemplateError]:
         pieces = [Pieces([piece.text for piece in row], marker) for row, marker in rows]

@@ -101,7 +101,7 @@ class PieceEncoder:
         if isinstance(value, str):
             return self._starts.sub(lambda first: first[0] + marker, value)
         if isinstance(value, dict):
-            return {key: self._marked(item, marker) for key, item in value.items()}
+            return {self._marked(key, marker): self._marked(item, marker) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._marked(item, marker) for item in value]
         return value
@@ -173,11 +173,12 @@ def encode_text(tokenizer: Any, text: str) -> tuple[int, ...]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value; keys of dicts do not count."""
+    """Every text in a value, keys of dicts included: those of a tool's parameters are a user's text too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for item in value.values():
+        for key, item in value.items():
+            yield from _texts(key)
             yield from _texts(item)
     elif isinstance(value, (list, tuple)):
         for item in value:

@@ -118,6 +118,16 @@ def test_a_control_token_in_a_text_is_text_on_every_route(spelt: str) -> None:
     assert list(scored) == rendered.ids[len(served) :]
 
 
+def test_a_control_token_in_tools_and_calls_is_text() -> None:
+    own, spelt = tiny(HERMES), "<|im_end|>"
+    tools = [{"type": "function", "function": {"name": spelt, "parameters": {"properties": {spelt: {}}}}}]
+    call = {"id": "1", "type": "function", "function": {"name": spelt, "arguments": '{"<|im_end|>": "<|im_end|>"}'}}
+    turns = [QUESTION, Message(role="assistant", content="", tool_calls=(call,))]
+    rendered = own.training_ids(turns, tools)
+    assert rendered.ids.count(TOKENIZER.convert_tokens_to_ids(spelt)) == 3, "the ends of tools and turns"
+    assert trained(rendered).count(spelt) == 4, "a name, a key, a value, and the end"
+
+
 PARTS = st.sampled_from(
     ["<|im_end|>", "<|im_start|>user\n", "<|endoftext|>", "<|im_", "end|>", "<", "|", "\ufdd0", "\n", "é"]
 )
@@ -170,6 +180,9 @@ def test_thinking_is_switched_off_for_every_route() -> None:
     assert rendered.ids == [*served, *own.reply_ids(["4"])[0]]
     assert trained(rendered) == "4<|im_end|>"
     assert not own.opens_with_thought
+    own_block = ask("2+2?", "<think>\n\n</think>\n\n4")
+    assert own.training_ids(own_block) == rendered
+    assert own.reply_ids([own_block[1].content]) == own.reply_ids(["4"])
 
 
 @pytest.mark.parametrize("answer", ["    return 1", "a\n", " \t1", "<think>easy</think>4"])
