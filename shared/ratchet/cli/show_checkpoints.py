@@ -11,7 +11,7 @@ import typer
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.cli.context import artifacts, find_checkpoint, label
+from ratchet.cli.context import artifacts, checkpoint_folder, find_checkpoint, label
 from ratchet.cli.output import clock, duration, shortened
 from ratchet.cli.show import AnyCheckpoint, Limit, Page, Reader, Table, kind
 from ratchet.cli.view.reading import SHOWN_POOL, read_checkpoints, read_live
@@ -56,7 +56,10 @@ def leaderboard(reader: Reader, limit: Limit = 20, family: Family = None) -> Pag
     if family is not None:
         return _family_leaderboard(_of_family(reader.session, entries, family)[:limit], family)
     live = read_live(reader.session)
-    ranked = [_Ranked(view, entries.get(view.id, {}), status_text(view, live)) for view in _best(reader.session, limit)]
+    ranked = [
+        _Ranked(view, entries.get(view.id, {}), status_text(view, live), checkpoint_folder(reader.settings, row))
+        for row, view in _best(reader.session, limit)
+    ]
     columns = {
         "": lambda r: f"#{r.view.ordinal}",
         ">step": lambda r: f"{r.view.step:,}",
@@ -69,15 +72,18 @@ def leaderboard(reader: Reader, limit: Limit = 20, family: Family = None) -> Pag
         "status": lambda r: r.status,
     }
     empty = "no checkpoint has been evaluated on the current eval suite yet."
-    return Page([Table("checkpoints", ranked, columns, _Ranked.values)], empty=empty)
+    note = f"files of #{ranked[0].view.ordinal}: {ranked[0].folder}" if ranked and ranked[0].folder else ""
+    return Page([Table("checkpoints", ranked, columns, _Ranked.values)], note=note, empty=empty)
 
 
 class _Ranked(NamedTuple):
-    """A checkpoint with its entry of the newest ranking, which is empty where it was not compared."""
+    """A checkpoint with its entry of the newest ranking, which is empty where it was not compared, and the folder of
+    its files, None once they are deleted."""
 
     view: CheckpointView
     entry: Entry
     status: str
+    folder: str | None
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -104,6 +110,7 @@ class _Ranked(NamedTuple):
             "cost": self.entry.get("cost"),
             "over_budget": self.entry.get("over_budget"),
             "status": self.status,
+            "folder": self.folder,
             "created_at": view.created_at,
         }
 
@@ -114,7 +121,7 @@ def newest_ranking(session: Session) -> dict[str, Entry]:
     return {entry["checkpoint_id"]: entry for entry in newest.entries.get("entries", ())} if newest else {}
 
 
-def _best(session: Session, limit: int) -> list[CheckpointView]:
+def _best(session: Session, limit: int) -> list[tuple[CheckpointRow, CheckpointView]]:
     """The best on the current eval suite, by the score of its tally; scores on earlier suites are not comparable."""
     query = select(CheckpointRow).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
     query = query.join(SuiteRow, SuiteRow.id == EvaluationRow.suite_id)
@@ -124,7 +131,7 @@ def _best(session: Session, limit: int) -> list[CheckpointView]:
     best_first = (score.desc(), CheckpointRow.ordinal.desc())
     rows = session.scalars(query.order_by(*best_first).limit(limit)).all()
     views = {view.id: view for view in read_checkpoints(session, rows)}
-    return [views[row.id] for row in rows]
+    return [(row, views[row.id]) for row in rows]
 
 
 def _of_family(session: Session, entries: Mapping[str, Entry], family: str) -> list[dict[str, Any]]:

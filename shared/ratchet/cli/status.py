@@ -7,12 +7,16 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from ratchet.cli.context import opened
+import typer
+
+from ratchet.cli.context import checkpoint_folder, find_checkpoint, opened
 from ratchet.cli.output import Json, console, print_json
 from ratchet.cli.view.reading import read_view
 from ratchet.cli.view.screen import ChangeLines, Frame, Screen, draw
 from ratchet.cli.view.view_model import View
+from ratchet.ledger import Ledger
 from ratchet.run import run_lock
+from ratchet.settings import Settings
 
 EVERY_S = 0.5
 
@@ -25,12 +29,20 @@ def status(as_json: Annotated[bool, Json] = False) -> None:
     with opened() as (settings, ledger):
         view = read_view(ledger, settings)
         holder = run_lock.find_run(settings.home)
+        folder = _live_folder(settings, ledger) if view.live is not None else None
         if as_json:
             running = {"running": holder is not None, "running_pid": holder.pid if holder is not None else None}
-            print_json({**running, **as_values(view)})
+            print_json({**running, **as_values(view), "live_folder": folder})
             return
         out = console()
         out.print(draw(view, Frame(out.width, 40, heading(holder, view.hosts))))
+        if view.live is not None and folder is not None:
+            typer.echo(f"files of #{view.live.desired}: {folder}")
+
+
+def _live_folder(settings: Settings, ledger: Ledger) -> str | None:
+    with ledger.read() as session:
+        return checkpoint_folder(settings, find_checkpoint(session, "champion"))
 
 
 def watch() -> None:

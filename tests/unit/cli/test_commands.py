@@ -58,6 +58,7 @@ def test_status_shows_what_is_live_and_the_queue(ledger: Ledger) -> None:
     assert "20,800 examples" in shown
     values = json.loads(ratchet("status", "--json").stdout)
     assert values["live"]["desired"] == 3
+    assert f"files of #3: {values['live_folder']}" in shown.replace("\n", "")
     assert values["queue"]["depth"] == 20_800
     assert values["checkpoints"][0]["levels"]["chain_sum/1"] == {"correct": 49, "n": 50}
 

@@ -126,7 +126,9 @@ def test_the_leaderboard_calls_ties_ties_and_ranks_a_family(judged: Home) -> Non
     rows = json.loads(ratchet("show", "leaderboard", "--json").stdout)["checkpoints"]
     assert [row["is_tied_with_best"] for row in rows] == [True, True]
     assert rows[0]["cost"]["tokens_per_s"] == 1_000
-    assert ratchet("show", "leaderboard").stdout.count("best or tied") == 2
+    shown = ratchet("show", "leaderboard").stdout
+    assert shown.count("best or tied") == 2
+    assert f"files of #{rows[0]['ordinal']}: {rows[0]['folder']}" in shown.replace("\n", "")
     by_family = json.loads(ratchet("show", "leaderboard", "--family", "reverse", "--json").stdout)["checkpoints"]
     assert [(row["checkpoint"], row["rank"], row["is_tied_with_best"]) for row in by_family] == [
         ("#0", 1, True),
