@@ -40,7 +40,7 @@ def _read_number(text: str) -> Numeral:
     return number
 
 
-DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_read_number)
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_read_number)
 """Strict JSON: NaN, infinities and numbers out of range raise ValueError; numbers remember how they were written."""
 
 Numbered = tuple[int, Example | DataError]
@@ -73,7 +73,7 @@ def bounded_lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes, bool
 def json_object(line: bytes) -> dict[str, Any]:
     """The JSON object on a line. Raises DataError for anything else, and for NaN and numbers out of range."""
     try:
-        row = DECODER.decode(line.decode())
+        row = _DECODER.decode(line.decode())
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}.") from error
     except (ValueError, RecursionError) as error:

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final, cast
 
 from ratchet.data.file_kinds import CONTAINERS, Kind, encoding_error, require_pyarrow
-from ratchet.data.jsonl import DECODER, LINE_LIMIT_BYTES, bounded_lines, json_object, require_no_nul, require_unicode
+from ratchet.data.jsonl import LINE_LIMIT_BYTES, bounded_lines, json_object, require_no_nul, require_unicode
+from ratchet.data.turns import Numeral
 from ratchet.errors import DataError
 
 Row = dict[str, Any]
@@ -27,6 +28,8 @@ Numbered = tuple[int, Row | DataError]
 _CHUNK = 1 << 16
 _BATCH_ROWS = 256
 _SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder(parse_constant=Numeral, parse_float=Numeral)
+"""Of documents. It lets NaN and infinities pass, so that only their row is refused and not all that follow it."""
 _TOO_LONG = f"longer than {LINE_LIMIT_BYTES:,} bytes."
 
 
@@ -146,7 +149,7 @@ class _Document:
         while True:
             trouble = "it is cut off"
             try:
-                value, end = DECODER.raw_decode(self._text, self._place)
+                value, end = _DECODER.raw_decode(self._text, self._place)
             except (ValueError, RecursionError) as error:
                 trouble = str(error)  # the error itself would keep the text
             else:
@@ -321,13 +324,15 @@ def _plain(value: Any, column: str) -> Any:
 def _checked(row: Row) -> Row | DataError:
     """The row, if it can be stored."""
     try:
-        line = json.dumps(row, ensure_ascii=False).encode()
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
         require_no_nul(line)
     except DataError as error:
         return error
     except UnicodeEncodeError:
         return DataError("contains an unpaired surrogate.")
-    except (TypeError, ValueError, RecursionError) as error:
+    except ValueError:
+        return DataError("contains NaN, an infinity or a number that is too large, which JSON does not have.")
+    except (TypeError, RecursionError) as error:
         return DataError(f"cannot be written as JSON: {error}.")
     return DataError(_TOO_LONG) if len(line) > LINE_LIMIT_BYTES else row
 

@@ -174,6 +174,21 @@ def test_bad_rows_are_named_by_line_and_the_others_are_read(tmp_path: Path) -> N
     assert str(read[6]).startswith("mine.jsonl:6: ")
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e400", "-1e400"])
+@pytest.mark.parametrize("place", ['"answer": {}', '"answer": "A", "scores": [1.5, {}]'])
+@pytest.mark.parametrize("form", ["[{}, {}, {}]", '{{"rows": [{}, {}, {}]}}', "{}\n{}\n{}"])
+def test_a_number_that_is_none_costs_its_row_and_not_the_file(
+    tmp_path: Path, number: str, place: str, form: str
+) -> None:
+    good, bad = json.dumps(ROWS[0]), '{"question": "Q", ' + place.format(number) + "}"
+    file = tmp_path / "rows.json"
+    file.write_text(form.format(good, bad, good))
+    one, two, three = (row.value for row in read_file_examples(file))
+    assert one == three
+    assert str(two).startswith("rows.json:2: ")
+    assert number in str(two) or "contains NaN, an infinity or a number that is too large" in str(two)
+
+
 def test_a_conversion_keeps_line_numbers_and_refused_rows(tmp_path: Path) -> None:
     file, copy = tmp_path / "mine.csv", tmp_path / "rows.jsonl"
     file.write_text('question,answer\n"two\nlines",A\nQ,\nQ\nlast,B\n')
