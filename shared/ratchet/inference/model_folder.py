@@ -46,14 +46,28 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / BASE).exists():
         names = [ADAPTER]
     elif (folder / INDEX).exists():
-        shards = read_json(folder / INDEX).get("weight_map", {})
-        names = sorted(set(shards.values()))
+        names = shard_names(folder)
     else:
         names = [SINGLE]
     for name in names:
         if not (folder / name).is_file():
             raise BrokenCheckpoint(f"{folder / name} is missing.")
     return [folder / name for name in names]
+
+
+def shard_names(folder: Path) -> list[str]:
+    """The files of the folder that its index names, in order; none without an index. Raises BrokenCheckpoint."""
+    if not (folder / INDEX).exists():
+        return []
+    shards = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(shards, dict):
+        raise BrokenCheckpoint(f"{folder / INDEX} has no weight_map: download the model again.")
+    for name in shards.values():
+        if not isinstance(name, str) or name != Path(name).name:
+            raise BrokenCheckpoint(
+                f"{folder / INDEX} names {name!r}, which is no file of this folder: download the model again."
+            )
+    return sorted(set(shards.values()))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,12 +11,15 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ratchet.errors import BrokenCheckpoint, ChatTemplateError, SettingsError
 from ratchet.inference.adapter_folder import is_adapter
 from ratchet.inference.model_folder import TOKENIZERS, add_old_keys, check_folder, read_json
+from ratchet.lines import first_line
 from ratchet.run.model_report import (
+    GENERATION_CONFIG,
     TEMPLATE,
     TOKENIZER_CONFIG,
     chat_template_text,
@@ -54,6 +57,7 @@ def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]]
         shutil.copyfile(str(spec["chat_template"]), folder / TEMPLATE)
     try:
         clean_generation_config(folder)
+        _require_savable_generation_config(folder)
         check_folder(folder)
         add_old_keys(folder)
         _require_template(folder, str(spec.get("tokenizer") or name), str(spec.get("day") or ""))
@@ -112,6 +116,22 @@ def _copy(source: Path, folder: Path, only: tuple[str, ...] = PATTERNS) -> None:
         for file in source.glob(pattern):
             if file.suffix != ".safetensors" or file.name in weights:
                 shutil.copyfile(file, folder / file.name)
+
+
+def _require_savable_generation_config(folder: Path) -> None:
+    """Raise for what transformers reads without complaint, but would refuse to save with the first checkpoint."""
+    from transformers import GenerationConfig
+
+    if not (folder / GENERATION_CONFIG).exists():
+        return
+    try:
+        with TemporaryDirectory() as nowhere:
+            GenerationConfig.from_pretrained(folder, local_files_only=True).save_pretrained(nowhere)
+    except (ValueError, TypeError) as error:
+        raise BrokenCheckpoint(
+            f"its {GENERATION_CONFIG} cannot be saved with checkpoints: {first_line(str(error))} Correct it, or remove "
+            "the file."
+        ) from error
 
 
 def _require_template(folder: Path, name: str, day: str) -> None:

@@ -12,7 +12,15 @@ from typing import Any
 
 from ratchet.errors import BrokenCheckpoint, RatchetError
 from ratchet.inference.adapter_folder import ADAPTER_CONFIG, is_adapter
-from ratchet.inference.model_folder import CONFIG, INDEX, SINGLE, TOKENIZERS, check_safetensors, read_json
+from ratchet.inference.model_folder import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    TOKENIZERS,
+    check_safetensors,
+    read_json,
+    shard_names,
+)
 from ratchet.user_files import open_regular, printable, read_text
 
 TEMPLATE = "chat_template.jinja"
@@ -66,8 +74,7 @@ def weights_to_copy(folder: Path) -> list[Path]:
     """The weight files that transformers would load: the single one, or the shards of the index."""
     if (folder / SINGLE).exists():
         return [folder / SINGLE]
-    names = read_json(folder / INDEX).get("weight_map", {}).values() if (folder / INDEX).exists() else ()
-    return [folder / name for name in sorted(set(names))]
+    return [folder / name for name in shard_names(folder)]
 
 
 def chat_template_text(folder: Path, template: Path | None = None) -> str | None:
@@ -105,24 +112,22 @@ def _weights(folder: Path) -> Iterator[str]:
             f"{place} has adapters ({ADAPTER_CONFIG}): merge them into their base model first (merge_and_unload of "
             "peft), or remove that file if the weights beside it are whole."
         )
+    listed = shard_names(folder)
     files = weights_to_copy(folder)
     missing = [file for file in files if not file.exists()]
-    listed = _listed(folder)
-    if (folder / SINGLE).exists() and listed and listed != {SINGLE}:
-        gone = sorted(name for name in listed if not (folder / name).exists())
+    if (folder / SINGLE).exists() and listed not in ([], [SINGLE]):
+        gone = [name for name in listed if not (folder / name).exists()]
         why = f"{gone[0]} is missing, which it names" if gone else "there are two sets of weights"
         yield f"{place} has {SINGLE} beside {INDEX}, and {why}: remove the one that does not belong to the model."
     elif missing:
         yield f"{missing[0]} is missing, which {INDEX} names: download the model again."
+    elif listed and not (folder / SINGLE).exists() and not isinstance(read_json(folder / INDEX).get("metadata"), dict):
+        yield f'{folder / INDEX} has no metadata, without which it is not loaded: add "metadata": {{}} to it.'
     elif not files and not (folder / ADAPTER_CONFIG).exists():
         yield _other_weights(folder)
     for file in files:
         if file.exists():
             check_safetensors(file)
-
-
-def _listed(folder: Path) -> set[str]:
-    return set(read_json(folder / INDEX).get("weight_map", {}).values()) if (folder / INDEX).exists() else set()
 
 
 def _other_weights(folder: Path) -> str:

@@ -107,6 +107,17 @@ def test_a_generation_config_that_could_not_be_saved_is_cleaned(mine: Path, tmp_
     assert stop_ids(tokenizer) == (256, 257, tokenizer.eos_token_id), "every end token is kept"
 
 
+@pytest.mark.parametrize(
+    "fields", [{"num_return_sequences": 3}, {"cache_implementation": "none"}, {"max_new_tokens": -3}]
+)
+def test_a_generation_config_that_no_cleaning_makes_savable_is_refused(
+    mine: Path, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    (mine / "generation_config.json").write_text(json.dumps(fields))
+    with pytest.raises(SettingsError, match=r"generation_config.json cannot be saved with .*remove the file"):
+        prepare(mine, tmp_path)
+
+
 def test_a_second_set_of_weights_is_not_copied(mine: Path, tmp_path: Path) -> None:
     shutil.copyfile(mine / "model.safetensors", mine / "consolidated.safetensors")
     assert "consolidated.safetensors is a second set of weights" in prepare(mine, tmp_path)[1]

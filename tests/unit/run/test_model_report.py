@@ -50,7 +50,7 @@ def adds(name: str, *, weights: bool = False) -> Change:
     return change
 
 
-def lists(*shards: str) -> Change:
+def lists(*shards: Any) -> Change:
     return states("model.safetensors.index.json", weight_map={f"w{n}": shard for n, shard in enumerate(shards)})
 
 
@@ -71,6 +71,16 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "two sets": (
         both(adds("a.safetensors", weights=True), lists("a.safetensors")),
         "there are two sets of weights: remove the one",
+    ),
+    "index without a map": (states("model.safetensors.index.json", weight_map=["a"]), "index.json has no weight_map"),
+    "index of numbers": (lists(7), "names 7, which is no file of this folder"),
+    "index elsewhere": (
+        both(renames("model.safetensors", "a.safetensors"), lists("../mine/a.safetensors")),
+        "names '../mine/a.safetensors', which is no file of this folder",
+    ),
+    "index without metadata": (
+        both(renames("model.safetensors", "a.safetensors"), lists("a.safetensors")),
+        'index.json has no metadata, .*: add "metadata": {} to it',
     ),
     "cut": (lambda folder: os.truncate(folder / "model.safetensors", 5000), "model.safetensors has 5000 bytes, but"),
     "code": (states("config.json", auto_map={"AutoModel": "x.Y"}), "needs remote code .auto_map., which is never run"),
