@@ -60,6 +60,10 @@ class Answer:
     top_logprobs: list[TopTokens] = field(default_factory=list)
 
 
+_LEAST_TEMPERATURE = 1e-6
+"""A lower one picks the likeliest token too, but logits that are divided by it may be infinite."""
+
+
 class Sampler:
     """Picks the next token of every row; rows may differ in temperature and top_p.
 
@@ -77,7 +81,8 @@ class Sampler:
             if prompt.decoding.temperature > 0:
                 draws[row, : prompt.max_new_tokens - skipped] = prompt.draws[skipped:]
         self._draws = draws.to(device, torch.float32)
-        self._temperature = torch.tensor([p.decoding.temperature for p in prompts], device=device)
+        temperatures = [p.decoding.temperature and max(p.decoding.temperature, _LEAST_TEMPERATURE) for p in prompts]
+        self._temperature = torch.tensor(temperatures, device=device)
         self._top_p = torch.tensor([p.decoding.top_p for p in prompts], device=device)
 
     @property
@@ -127,8 +132,9 @@ def argmax(logits: torch.Tensor) -> torch.Tensor:
 def _nucleus(
     probabilities: torch.Tensor, tokens: torch.Tensor, top_p: torch.Tensor, draws: torch.Tensor
 ) -> torch.Tensor:
-    """Inverse-CDF sampling from the smallest set of most likely tokens whose mass reaches top_p."""
+    """Inverse-CDF sampling from the smallest set of most likely tokens whose mass reaches top_p, at least one."""
     below = probabilities.cumsum(-1) - probabilities
+    below[:, 0] = -1.0  # also a top_p that float32 rounds to zero leaves the likeliest
     kept = torch.where(below < top_p[:, None], probabilities, 0.0)
     mass = kept.cumsum(-1)
     place = torch.searchsorted(mass, (draws * mass[:, -1])[:, None], right=True)

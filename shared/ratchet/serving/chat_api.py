@@ -91,6 +91,10 @@ class ChatRequest(SampledRequest):
             raise ApiError(400, "too_many_messages", f"at most {MAX_MESSAGES} messages are allowed.", param="messages")
         if self.top_logprobs and not self.logprobs:
             raise ApiError(400, "invalid_request", "top_logprobs: only with logprobs = true.", param="top_logprobs")
+        wanted = (self.model_extra or {}).get("continue_final_message")
+        if isinstance(wanted, bool) and wanted is not (self.messages[-1].role == "assistant"):
+            said = "a last turn of the assistant is continued, and any other is answered; leave it out."
+            raise ApiError(400, "unsupported", f"continue_final_message: {said}", param="continue_final_message")
         return super().decoding(settings)
 
 

@@ -49,6 +49,7 @@ class OriginMiddleware:
             allow_origins=["*"],  # of those that are let through
             allow_methods=["GET", "HEAD", "POST"],
             allow_headers=["*"],
+            allow_private_network=True,  # which Chrome asks for a page of a public address
             expose_headers=["x-ratchet-checkpoint", "retry-after"],
             max_age=PREFLIGHT_MAX_AGE_S,
         )

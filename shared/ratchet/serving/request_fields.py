@@ -162,10 +162,13 @@ UNSUPPORTED: dict[str, tuple[str, tuple[Any, ...]]] = {
 
 def check_supported(given: Mapping[str, Any], known: Iterable[str]) -> None:
     """Raise a 400 ApiError that names the first unsupported or unknown field of a request."""
-    # A client that offers tools but wants none called gets the answer that it would get without them.
-    without_tools = ("tools", "functions") if "none" in (given.get("tool_choice"), given.get("function_call")) else ()
+    ignored = IGNORED
+    if "none" in (given.get("tool_choice"), given.get("function_call")):
+        ignored |= {"tools", "functions"}  # a client that wants none called gets the answer as without them
+    if given.get("continue_final_message") is True:
+        ignored |= {"add_generation_prompt"}  # which has to be false beside it, for vLLM and transformers
     for name, value in given.items():
-        if value is None or name in IGNORED or name in without_tools or _has_no_effect(name, value):
+        if value is None or name in ignored or _has_no_effect(name, value):
             continue
         if name in UNSUPPORTED:
             raise ApiError(400, "unsupported", f"{name}: {UNSUPPORTED[name][0]}.", param=name)

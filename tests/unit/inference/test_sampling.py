@@ -46,6 +46,14 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, reachable: s
     assert set(pick(prompts(500, temperature=1.0, top_p=top_p))) == reachable
 
 
+@pytest.mark.parametrize("decoding", [{"top_p": 1e-300}, {"top_p": 1e-45}, {"temperature": 1e-40}])
+def test_next_to_nothing_leaves_the_likeliest(decoding: dict[str, float]) -> None:
+    rows = [*prompts(50, **{"temperature": 1.0, **decoding}), *prompts(50, temperature=1.0)]
+    picked = pick(rows)
+    assert set(picked[:50]) == {0}
+    assert picked[50:] == pick(rows[50:])
+
+
 def test_a_draw_belongs_to_its_prompt_and_not_to_its_place() -> None:
     rows = prompts(50, temperature=1.0)
     assert pick(rows)[::-1] == pick(rows[::-1])

@@ -155,6 +155,8 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "a limit beyond the context": {"max_tokens": 32_000, "stop": "no such text"},
     "sampling from nothing but the likeliest": {"temperature": 1.0, "top_p": 0},
     "stop strings that stop nothing": {"stop": ["", None]},
+    "next to nothing to sample from": {"temperature": 1.0, "top_p": 1e-300},
+    "next to no temperature": {"temperature": 1e-40},
     "text in parts": {
         "messages": [
             {"role": "user", "content": [{"type": "text", "text": "1+"}, {"type": "text", "text": "1="}], "name": "me"}
@@ -170,6 +172,22 @@ def test_a_value_without_effect_changes_nothing(live: TestClient, fields: dict[s
     expected = live.post(ROUTE, json=plain).json()
     assert answer["choices"] == expected["choices"]
     assert answer["usage"] == expected["usage"]
+
+
+def test_a_begun_answer_is_continued_however_a_client_asks_for_that(live: TestClient) -> None:
+    turns = [{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "1+"}]
+    plain = live.post(ROUTE, json=question(messages=turns)).json()
+    as_vllm = {"continue_final_message": True, "add_generation_prompt": False}
+    assert live.post(ROUTE, json=question(messages=turns, **as_vllm)).json()["choices"] == plain["choices"]
+    assert plain["usage"]["prompt_tokens"] == live.post(ROUTE, json=question()).json()["usage"]["prompt_tokens"] + 2
+    for refused in (
+        question(add_generation_prompt=False),
+        question(**as_vllm),
+        question(messages=turns, continue_final_message=False),
+    ):
+        response = live.post(ROUTE, json=refused)
+        param = "continue_final_message" if "continue_final_message" in refused else "add_generation_prompt"
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
 def turn(content: Any = "1", role: str = "user", **fields: Any) -> dict[str, Any]:

@@ -42,6 +42,10 @@ def test_the_pages_that_may_call_follow_the_setting(serve: Serve, origin: str) -
     assert plain.status_code == 403
     for allowed in ((origin,), ("*",)):
         assert preflight(serve(allowed_origins=allowed), origin)[0] == 200
+    private = {"origin": origin, "access-control-request-private-network": "true", **PREFLIGHT}
+    asked = [serve(**told).options("/v1/completions", headers=private) for told in ({}, {"allowed_origins": (origin,)})]
+    assert [response.status_code for response in asked] == [403, 200]
+    assert asked[1].headers["access-control-allow-private-network"] == "true"
 
 
 def test_programs_are_not_concerned(serve: Serve) -> None:
