@@ -91,6 +91,10 @@ class GenerationError(RatchetError):
     """A model server or a local model failed to answer. Such a failure is never graded as a wrong answer."""
 
 
+class ReasoningOnly(GenerationError):
+    """A model server spends its answers on reasoning, without a text."""
+
+
 class EmptyEvaluation(RatchetError):
     """An evaluation graded no item, so its accuracy is undefined."""
 

@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from ratchet.data.example import Example, Message
-from ratchet.errors import GenerationError, TransientError
+from ratchet.errors import GenerationError, ReasoningOnly, TransientError
 from ratchet.evaluation.record import ItemRecord
 from ratchet.inference.generator import Chat, Decoding, Generation
 from ratchet.settings.judging import JudgeSettings
@@ -31,7 +31,7 @@ REPLY_TOKENS = 1_024
 """Longest reply: one letter, and what a judge that reasons needs before it."""
 
 MOST_FAILURES = 3
-"""Requests in a row that may fail; after that the server counts as unreachable, and no item waits for it."""
+"""Requests in a row that may fail, or be answered by reasoning alone; after that no item waits or pays for it."""
 
 NOT_CONFIGURED = "no judge is configured: set judge.url and judge.model"
 
@@ -100,20 +100,22 @@ class Judge:
             if self._budget is not None and self.prompt_tokens + self.answer_tokens >= self._budget:
                 return Vote(None, "the judge's budget of the day is spent (judge.daily_tokens)")
             if self._failures >= MOST_FAILURES:
-                return Vote(None, "the judge could not be reached")
+                return Vote(None, f"the judge failed {MOST_FAILURES} times in a row, and was not asked again")
         try:
-            (reply,) = self._server.generate([chat], Decoding(max_new_tokens=REPLY_TOKENS))
+            (reply,) = self._server.generate(
+                [chat], Decoding(max_new_tokens=REPLY_TOKENS), arrived=lambda reply: self._count(chat, reply)
+            )
         except (GenerationError, TransientError) as error:
             with self._lock:
-                self._failures += isinstance(error, TransientError)
+                self._failures += isinstance(error, (TransientError, ReasoningOnly))
             return Vote(None, f"the judge failed: {str(error)[:200]}")
-        self._count(chat, reply)
-        return read_reply(reply.text)
+        with self._lock:
+            self._failures = 0
+        return Vote(None, "the judge only reasoned") if reply.reasoning_only else read_reply(reply.text)
 
     def _count(self, chat: Chat, reply: Generation) -> None:
         """Where the server reports no tokens, four characters count as one."""
         with self._lock:
-            self._failures = 0
             self.requests += 1
             self.prompt_tokens += reply.prompt_tokens or sum(len(turn.content) for turn in chat) // 4
             self.answer_tokens += reply.answer_tokens or len(reply.text) // 4

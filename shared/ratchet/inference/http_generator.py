@@ -16,7 +16,7 @@ from typing import Any, Literal
 import httpx
 
 from ratchet.backoff import Backoff
-from ratchet.errors import GenerationError, TransientError
+from ratchet.errors import GenerationError, ReasoningOnly, TransientError
 from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
 from ratchet.proxies import mounts_for
 from ratchet.settings.serving import InferenceSettings
@@ -26,6 +26,9 @@ TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 MAX_ATTEMPTS = 5
 """Attempts per request. With the pauses between them, a request fails after 4 to 8 s."""
 
+MOST_REASONED = 8
+"""Answers in a row that may be reasoning only, of a server that has written a text before."""
+
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
@@ -33,9 +36,10 @@ _ERROR_TEXT = re.compile(r"\s*\[?(?:internal server )?(?:error|exception|traceba
 """Some servers return their own failures as the text of an answer. Log-probabilities prove that a model wrote it."""
 
 
-DROPPABLE = ("seed", "logprobs", "max_tokens", "max_completion_tokens")
+DROPPABLE = ("seed", "logprobs", "top_p", "max_tokens", "max_completion_tokens")
 """Fields that some servers refuse and an answer can do without. The request is sent again without the one that a
-refusal names; in place of ``max_tokens`` ``max_completion_tokens`` is tried first, as OpenAI's newer models want it."""
+refusal names; in place of ``max_tokens`` ``max_completion_tokens`` is tried first, as OpenAI's newer models want it.
+``top_p`` is left out only where it is 1, which cuts nothing off."""
 
 _REFUSED = frozenset({400, 422})
 _UNKNOWN = re.compile(
@@ -76,6 +80,7 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
         )
         self._refused: dict[str, str | None] = {}  # a field, and what is sent in its place
         self._weights = f"remote:{model}"
+        self._reasoned = MOST_REASONED  # so that a server that never writes a text is noticed at once
 
     def close(self) -> None:
         self._http.close()
@@ -98,7 +103,8 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
         """One answer per chat; the first failure cancels the others.
 
         ``arrived`` is called with every answer received, even if another failed, since each of them was paid for.
-        Raises GenerationError where all answers are reasoning only, so that a caller stops paying for more of them.
+        Raises ReasoningOnly where all answers are, and all before them or the last ``MOST_REASONED``, so that a caller
+        stops paying for more of them.
         """
         answers: dict[int, Generation] = {}
         with ThreadPoolExecutor(self._settings.concurrency, "http-generator") as pool:
@@ -114,8 +120,12 @@ class HttpGenerator(AbstractContextManager["HttpGenerator"]):
                 if arrived:
                     for future in came:
                         arrived(future.result())
-        if answers and all(answer.reasoning_only for answer in answers.values()):
-            raise GenerationError(
+        if any(not answer.reasoning_only for answer in answers.values()):
+            self._reasoned = 0
+        elif (reasoned := self._reasoned + len(answers)) < MOST_REASONED:
+            self._reasoned = reasoned
+        elif answers:
+            raise ReasoningOnly(
                 f"{self._url}: status 200, but every answer was reasoning only, without a text: raise max_tokens "
                 f"above {decoding.max_new_tokens}, or switch reasoning off at the server."
             )
@@ -216,6 +226,8 @@ def refused_field(response: httpx.Response, sent: Mapping[str, object]) -> str |
         body = response.text
     said = str(body)
     named = [field for field in DROPPABLE if field in sent and re.search(rf"\b{field}\b", said)]
+    if sent.get("top_p") != 1.0:
+        named = [field for field in named if field != "top_p"]
     return next((field for field in named if not field.startswith("max_") or _UNKNOWN.search(said)), None)
 
 

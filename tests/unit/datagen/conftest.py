@@ -11,14 +11,15 @@ from ratchet.tasks import registry
 
 
 class TeacherServer(ThreadingHTTPServer):
-    """An OpenAI-compatible server that adds numbers. Every n-th answer is wrong, or truncated; the requests of a
-    range of numbers, from 1, are refused."""
+    """An OpenAI-compatible server that adds numbers. Every n-th answer is wrong, truncated, or reasoning alone; the
+    requests of a range of numbers, from 1, are refused."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[dict[str, Any]] = []
         self.wrong_every = 0
         self.cut_every = 0
+        self.reasoned_every = 0
         self.refused = range(0)
         self.noting = threading.Lock()
 
@@ -27,7 +28,7 @@ class TeacherServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def answer(self, body: dict[str, Any]) -> tuple[str, str]:
-        """Text and finish reason; the reason ``refused`` is an error."""
+        """Text and finish reason; the reason ``refused`` is an error, and ``reasoned`` spends all on reasoning."""
         with self.noting:
             self.asked.append(body)
             number = len(self.asked)
@@ -35,6 +36,8 @@ class TeacherServer(ThreadingHTTPServer):
         assert problem is not None
         if number in self.refused:
             return "", "refused"
+        if self.reasoned_every and number % self.reasoned_every == 0:
+            return problem.solution, "reasoned"
         if self.cut_every and number % self.cut_every == 0:
             return problem.solution, "length"
         if self.wrong_every and number % self.wrong_every == 0:
@@ -47,7 +50,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         text, reason = self.server.answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        choice = {"message": {"content": text}, "finish_reason": reason}
+        message = {"content": text}
+        if reason == "reasoned":
+            message, reason = {"content": "", "reasoning_content": text}, "length"
+        choice = {"message": message, "finish_reason": reason}
         usage = {"prompt_tokens": 7, "completion_tokens": 5}
         content = json.dumps({"choices": [choice], "usage": usage}).encode()
         self.send_response(400 if reason == "refused" else 200)

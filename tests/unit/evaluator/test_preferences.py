@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluator.preferences import NOT_CONFIGURED, Judge, judge_id, judged, preference, read_reply
+from evaluator.preferences import MOST_FAILURES, NOT_CONFIGURED, Judge, judge_id, judged, preference, read_reply
 from evaluator.systems.testing import SYSTEM as TESTING
 from pydantic import SecretStr, ValidationError
 from ratchet.data.example import Example
@@ -53,7 +53,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(pair)
         reply = self.server.decide(*pair)
         status = reply if isinstance(reply, int) else 200
-        choice = {"message": {"content": reply}, "finish_reason": "stop"}
+        message = {"content": "", "reasoning_content": "Hm."} if reply == "reasons" else {"content": reply}
+        choice = {"message": message, "finish_reason": "stop"}
         usage = {"prompt_tokens": 90, "completion_tokens": 10}
         content = json.dumps({"choices": [choice], "usage": usage} if status == 200 else {"error": "no"}).encode()
         self.send_response(status)
@@ -160,6 +161,17 @@ def test_beyond_the_budget_there_are_no_votes(serve: Callable[..., JudgeServer])
     found = judge(server, "anything", budget=100)
     assert (found.preference, len(server.asked)) == (None, 1)
     assert found.no_vote == "the judge's budget of the day is spent (judge.daily_tokens)"
+
+
+def test_a_judge_that_only_reasons_is_paid_for_and_given_up(serve: Callable[..., JudgeServer]) -> None:
+    server = serve(lambda *_: "reasons")
+    asked = Judge(settings(server), InferenceSettings(concurrency=1), None)
+    found = judged([record("anything")] * 9, {ITEM.id: ITEM}, asked, lambda *_: None)
+    assert len(server.asked) == MOST_FAILURES == asked.requests
+    assert (asked.prompt_tokens, asked.answer_tokens) == (90 * MOST_FAILURES, 10 * MOST_FAILURES)
+    assert "every answer was reasoning only" in str(found[0].no_vote)
+    assert found[-1].no_vote == f"the judge failed {MOST_FAILURES} times in a row, and was not asked again"
+    assert {each.preference for each in found} == {None}
 
 
 def test_without_a_judge_there_are_no_votes() -> None:

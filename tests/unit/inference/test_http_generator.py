@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from ratchet.data.example import Message
-from ratchet.errors import GenerationError, TransientError
+from ratchet.errors import GenerationError, ReasoningOnly, TransientError
 from ratchet.inference.generator import Chat, Decoding, Generator
-from ratchet.inference.http_generator import HttpGenerator
+from ratchet.inference.http_generator import MOST_REASONED, HttpGenerator
 from ratchet.settings.serving import InferenceSettings
 
 Reply = tuple[int, Any]
@@ -266,10 +266,11 @@ def refusing(*fields: str, says: str = "Unsupported parameter: '{}' is not suppo
 @pytest.mark.parametrize(
     ("fields", "sent"),
     [
-        (("seed",), {"max_tokens", "logprobs"}),
-        (("logprobs",), {"max_tokens", "seed"}),
-        (("max_tokens",), {"max_completion_tokens", "seed", "logprobs"}),
-        (("seed", "logprobs", "max_tokens", "max_completion_tokens"), set()),
+        (("seed",), {"max_tokens", "logprobs", "top_p"}),
+        (("logprobs",), {"max_tokens", "seed", "top_p"}),
+        (("max_tokens",), {"max_completion_tokens", "seed", "logprobs", "top_p"}),
+        (("top_p",), {"max_tokens", "seed", "logprobs"}),
+        (("seed", "logprobs", "top_p", "max_tokens", "max_completion_tokens"), set()),
     ],
 )
 def test_a_field_that_the_server_refuses_is_left_out_from_then_on(
@@ -280,7 +281,7 @@ def test_a_field_that_the_server_refuses_is_left_out_from_then_on(
     for _ in range(2):
         assert generator.generate([ask("1+1=")], DECODING)[0].text == "2"
     assert len(server.requests) == 2 + len(fields)
-    droppable = {"seed", "logprobs", "max_tokens", "max_completion_tokens"}
+    droppable = {"seed", "logprobs", "top_p", "max_tokens", "max_completion_tokens"}
     assert server.requests[-1].keys() & droppable == sent
     assert server.requests[-1].get("max_completion_tokens", 8) == 8
 
@@ -297,6 +298,14 @@ def test_a_limit_that_is_too_high_is_an_error_and_never_left_out(serve: Serve, c
     with pytest.raises(GenerationError, match=f"{server.url}.*status 400.*at most 4"):
         connect(server).generate([ask("1+1=")], DECODING)
     assert len(server.requests) == 1
+
+
+def test_what_changes_an_answer_is_never_left_out(serve: Serve, connect: Connect) -> None:
+    for field, decoding in (("top_p", Decoding(top_p=0.5)), ("temperature", DECODING), ("stop", DECODING)):
+        server = serve(refusing(field))
+        with pytest.raises(GenerationError, match=f"'{field}' is not supported"):
+            connect(server).generate([ask("1+1=")], decoding)
+        assert len(server.requests) == 1
 
 
 def reasoned(text: str | None = "") -> Reply:
@@ -319,6 +328,15 @@ def test_spending_stops_where_every_answer_is_reasoning_alone(serve: Serve, conn
     with pytest.raises(GenerationError, match=r"reasoning only.*raise max_tokens above 8"):
         connect(server).generate([ask("1"), ask("2")], DECODING, arrived=paid.append)
     assert len(paid) == 2
+
+
+def test_a_server_that_has_written_texts_may_reason_for_too_long_some_times(serve: Serve, connect: Connect) -> None:
+    server = serve([answer("2"), reasoned(), answer("2"), *[reasoned()] * (MOST_REASONED + 1)])
+    generator = connect(server)
+    several = [generator.generate([ask("1")], DECODING)[0].reasoning_only for _ in range(MOST_REASONED + 2)]
+    assert several == [False, True, False, *[True] * (MOST_REASONED - 1)]
+    with pytest.raises(ReasoningOnly):
+        generator.generate([ask("1")], DECODING)
 
 
 def test_one_error_ends_the_whole_run(serve: Serve, connect: Connect) -> None:

@@ -143,10 +143,16 @@ class _Session:
 
     def _usable(self, answer: Generation) -> str | None:
         text = answer.text.strip()
-        reason = "truncated" if answer.finish_reason == "length" else "empty" if not text else None
-        if reason is not None:
-            self.context.tally.refused[reason] += 1
-        return text if reason is None else None
+        if answer.reasoning_only:
+            reason = "reasoning_only"
+        elif answer.finish_reason == "length":
+            reason = "truncated"
+        elif not text:
+            reason = "empty"
+        else:
+            return text
+        self.context.tally.refused[reason] += 1
+        return None
 
 
 def _row(like: Sequence[Example], question: str, answer: str, **metadata: str) -> Example:

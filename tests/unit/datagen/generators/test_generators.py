@@ -95,6 +95,22 @@ def test_a_teachers_answers_are_graded_counted_and_paid_for(tmp_path: Path, teac
     assert not any(example.metadata["key"] in HELD for example in examples)
 
 
+@pytest.mark.parametrize("every", [3, 1])
+def test_a_teacher_that_only_reasons_is_told_apart_and_not_asked_on(
+    tmp_path: Path, teacher_server: TeacherServer, every: int
+) -> None:
+    teacher_server.reasoned_every = every
+    making = batch(Teacher(base_url=teacher_server.url, model="big"), tmp_path)
+    if every == 1:
+        with pytest.raises(GenerationError, match="raise max_tokens above 512, or switch reasoning off"):
+            list(making)
+        assert len(teacher_server.asked) == making.report.cost["requests"] <= ASKING.concurrency
+    else:
+        assert len(list(making)) == 40
+        assert making.report.refused["reasoning_only"] > 0
+        assert making.report.refused.get("truncated", 0) == 0
+
+
 def test_a_teacher_is_asked_by_the_familys_template(tmp_path: Path, teacher_server: TeacherServer) -> None:
     templates = {"chain_sum": "Solve: {question}"}
     teacher = Teacher(base_url=teacher_server.url, model="big", system="Show each sum.", templates=templates)

@@ -39,6 +39,7 @@ class Writer:
         self.lock = threading.Lock()
         self.wavers = False
         self.copies: str | None = None
+        self.only_reasons = False
         self.asked: list[dict[str, Any]] = []
 
     def __call__(self, body: dict[str, Any]) -> tuple[str, str]:
@@ -50,6 +51,8 @@ class Writer:
             name, place = NAMES[number % len(NAMES)], PLACES[number % len(PLACES)]
             return self.copies or f"{name} took ball {number} and went to the {place}. Where is {name}?", "stop"
         place = next((place for place in PLACES if place in said), "nowhere")
+        if self.only_reasons and place == PLACES[0]:
+            return "First, who is where?", "reasoned"
         return (f"{place}{number}" if self.wavers else place), "stop"
 
 
@@ -128,6 +131,14 @@ def test_answers_that_do_not_agree_are_refused_and_paid_for(taught: Home, writer
     with taught.ledger.read() as session:
         used = session.query(SpendingRow).all()
     assert sum(row.requests for row in used) == len(writer.asked) == numbers["cost"]["requests"]
+
+
+def test_answers_of_reasoning_alone_are_counted_as_such(taught: Home, writer: Writer) -> None:
+    writer.only_reasons = True
+    ask(taught)
+    refused = refill_numbers(taught)[-1]["refused"]
+    assert refused["reasoning_only"] > 0
+    assert not refused.keys() & {"truncated", "empty"}
 
 
 def test_a_question_that_the_task_has_or_that_is_held_out_is_not_answered(taught: Home, writer: Writer) -> None:
