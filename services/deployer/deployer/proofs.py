@@ -87,50 +87,46 @@ class TargetProof(FrozenModel):
     proved: bool
 
 
-class FamilyProof(FrozenModel):
-    """One protected family of graded items, pooled: is the challenger not worse by ``margin`` or more?
+class MarginProof(FrozenModel):
+    """One family on ``n`` items: is the challenger not worse by ``margin`` or more?
 
-    The pool has the mastered levels of a registered family, and all levels of a user's task (``is_task``). ``enough``
-    is True if the pool has ``items_needed`` items; with fewer, ``alpha`` is relaxed. ``rule`` is ``no_net_loss`` if the
-    items are too few to prove anything even if the two models never differ.
+    ``rule`` is ``no_net_loss`` if the items are too few to prove anything even if the two models never differ.
     """
 
     family: str
+    n: int
+    effect: float
+    lower_bound: float
+    margin: float
+    rule: Literal["non_inferiority", "no_net_loss"]
+    p: float
+    alpha: float
+    safe: bool
+
+
+class FamilyProof(MarginProof):
+    """One protected family of graded items, pooled.
+
+    The pool has the mastered levels of a registered family, and all levels of a user's task (``is_task``). ``enough``
+    is True if the pool has ``items_needed`` items; with fewer, ``alpha`` is relaxed.
+    """
+
     is_task: bool = False
     levels: tuple[int, ...]
-    n: int
     items_needed: int
     enough: bool
     gains: int
     losses: int
-    effect: float
-    lower_bound: float
-    margin: float
-    rule: Literal["non_inferiority", "no_net_loss"]
-    p: float
-    alpha: float
-    safe: bool
 
 
-class ScoreProof(FrozenModel):
-    """One task of metric loss or judge: is the challenger not worse by ``margin`` or more?
+class ScoreProof(MarginProof):
+    """One task of metric loss or judge. Neither may the mean of the differences as they are be below the margin, which
+    clipping could hide."""
 
-    Neither may the mean of the differences as they are be below the margin, which clipping could hide.
-    """
-
-    family: str
     metric: Metric
-    n: int
     unscored: int
     before: float
     after: float
-    effect: float
-    lower_bound: float
-    margin: float
-    rule: Literal["non_inferiority", "no_net_loss"]
-    p: float
-    alpha: float
-    safe: bool
 
 
 class GeneralProof(FrozenModel):

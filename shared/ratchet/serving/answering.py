@@ -37,8 +37,8 @@ LONG_TEXT = 10_000
 """Requests with more characters are tokenized in a thread, so that they do not block the event loop."""
 
 LATE_S = 0.05
-"""How long a disconnect is waited for after the time limit. If the process stood still past the limit, both are there at
-once, and the limit is noticed first."""
+"""How long a disconnect is waited for after the time limit. If the process stood still past the limit, both are there
+at once, and the limit is noticed first."""
 
 MAX_BODY_BYTES = 1_048_576
 """Far more than fits into any context. A larger body is refused before it is parsed."""
