@@ -186,7 +186,7 @@ class TestingSession:
         )
 
     def _refused(self, generator: LocalGenerator, items: list[Example]) -> frozenset[int]:
-        """The items that the chat template cannot render, for any checkpoint: they count as not answered."""
+        """The items that no checkpoint of this model can be asked: they count as not answered."""
         refusals = generator.refusals([item.prompt for item in items])
         if refusals:
             first, why = next(iter(refusals.items()))

@@ -75,14 +75,19 @@ class ChatCodec:
         return re.search(rf"\b{re.escape(name)}\b", str(self._tokenizer.chat_template)) is not None
 
     def refusals(self, chats: Sequence[Chat]) -> dict[int, str]:
-        """Why the chat template cannot render a chat, by its index; empty if it renders all."""
+        """Why a chat cannot be asked, by its index: the template refuses it, or the context leaves no room for an
+        answer. Empty if all can be."""
         try:
-            self._token_ids(chats)
+            rows = self._token_ids(chats)
         except ChatTemplateError as error:
             if len(chats) == 1:
                 return {0: str(error)}
             return {index: why for index, chat in enumerate(chats) for why in self.refusals([chat]).values()}
-        return {}
+        return {
+            index: self._no_room(len(ids), chats[index][-1].content)
+            for index, ids in enumerate(rows)
+            if len(ids) >= self.context
+        }
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """A bare text as tokens, without template or profile, with the special tokens that the tokenizer puts around a
@@ -148,11 +153,12 @@ class ChatCodec:
     ) -> Prompt:
         room = self.context - len(token_ids)
         if room < 1:
-            raise GenerationError(
-                f"a prompt of {len(token_ids)} tokens leaves no room in a context of {self.context}: {text[:60]!r}…"
-            )
+            raise GenerationError(self._no_room(len(token_ids), text))
         fitting = draft if len(draft) <= room else ()
         return Prompt(tuple(token_ids), min(decoding.max_new_tokens, room), decoding, occurrence, fitting)
+
+    def _no_room(self, tokens: int, text: str) -> str:
+        return f"a prompt of {tokens} tokens leaves no room in a context of {self.context}: {text[:60]!r}…"
 
 
 def occurrences(prompts: Sequence[Sequence[int]]) -> list[int]:

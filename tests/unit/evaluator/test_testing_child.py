@@ -92,6 +92,22 @@ def test_an_item_that_the_template_refuses_counts_as_not_answered_and_the_others
     assert any(f"1 items cannot be asked, first {talk.id}" in note and "one question only" in note for note in notes)
 
 
+def test_an_item_that_fits_in_no_context_counts_as_not_answered_and_the_others_are_asked(
+    spec: Spec, tmp_path: Path
+) -> None:
+    long = Example.ask("2" * 3_000, "3", grader="exact")
+    items = [long, *sums(2, 2)]
+    path = str(write_examples(tmp_path / "o.jsonl", items))
+    suite = {"name": "own", "version": "v1", "grader": "g", "path": path, "score_gold": True}
+    notes: list[str] = []
+    told = run(spec("other", suites=[suite]), lambda message: notes.append(message.get("note", "")))
+    refused, *others = records(told.suites["own"])
+    alone = {**suite, "path": str(write_examples(tmp_path / "p.jsonl", items[1:]))}
+    assert others == records(run(spec("alone", suites=[alone])).suites["own"])
+    assert (refused["item_id"], refused["answer"], refused["gold_nll"]) == (long.id, "", None)
+    assert any("1 items cannot be asked" in note and "leaves no room in a context of 1024" in note for note in notes)
+
+
 def test_the_same_checkpoint_twice_gives_the_same_records(spec: Spec) -> None:
     one, other = run(spec("one")), run(spec("other"))
     for name in ("eval", "probe"):
