@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -29,6 +30,15 @@ class TokenScores:
 
     logprobs: tuple[float | None, ...]
     top: tuple[TopTokens, ...]
+
+
+LEAST_LOGPROB = -9999.0
+"""In place of minus infinity, which JSON does not have; OpenAI's API and vLLM use the same number."""
+
+
+def finite(logprob: float | None) -> float:
+    """The log-probability as a number that JSON can write; some servers write null for minus infinity."""
+    return LEAST_LOGPROB if logprob is None or not math.isfinite(logprob) else max(logprob, LEAST_LOGPROB)
 
 
 class Decoding(BaseModel):

@@ -17,7 +17,7 @@ import httpx
 
 from ratchet.backoff import Backoff
 from ratchet.errors import GenerationError, ReasoningOnly, TransientError
-from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply
+from ratchet.inference.generator import Chat, Decoding, Generation, Progress, Reply, finite
 from ratchet.proxies import mounts_for
 from ratchet.settings.serving import InferenceSettings
 
@@ -256,7 +256,7 @@ def read_completion(response: httpx.Response, url: str) -> ChatCompletion:
         choice = body["choices"][0]
         message, finish_reason = choice["message"], choice["finish_reason"]
         text, reasoning = message["content"], message.get("reasoning_content") or message.get("reasoning")
-        logprobs = tuple(float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or ())
+        logprobs = tuple(finite(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or ())
         usage = body.get("usage") or {}
         prompt_tokens, answer_tokens = (int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion"))
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

@@ -1,8 +1,7 @@
-"""What the bodies of chat and text completions share: the frame, token counts, and finite log-probabilities."""
+"""What the bodies of chat and text completions share: the frame, token counts, and events."""
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -15,9 +14,6 @@ from ratchet.serving.model_manager import LoadedCheckpoint
 
 CHECKPOINT_HEADER = "x-ratchet-checkpoint"
 DONE = "data: [DONE]\n\n"
-
-LEAST_LOGPROB = -9999.0
-"""In place of minus infinity, which JSON does not have; OpenAI's API and vLLM use the same number."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +92,6 @@ class Frame:
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """The text of each single token."""
         return self.loaded.generator.text.pieces(token_ids)
-
-
-def finite(logprob: float) -> float:
-    """The log-probability as a number that JSON can write."""
-    return max(logprob, LEAST_LOGPROB) if not math.isnan(logprob) else LEAST_LOGPROB
 
 
 def usage(generations: Sequence[Generation], prompts: int = 1) -> dict[str, int]:

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ratchet.data.example import Message
-from ratchet.inference.generator import Chat, Decoding, Generation
-from ratchet.serving.answer_body import Certain, Frame, Piece, TokenRange, event, finite, usage
+from ratchet.inference.generator import Chat, Decoding, Generation, finite
+from ratchet.serving.answer_body import Certain, Frame, Piece, TokenRange, event, usage
 from ratchet.serving.http_errors import ApiError
 from ratchet.serving.model_manager import LoadedCheckpoint
 from ratchet.serving.request_fields import MOST_TOP_LOGPROBS, SampledRequest, Whole

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from ratchet.inference.generator import Generation, TokenScores
-from ratchet.serving.answer_body import Certain, Frame, Piece, TokenRange, event, finite, usage
+from ratchet.inference.generator import Generation, TokenScores, finite
+from ratchet.serving.answer_body import Certain, Frame, Piece, TokenRange, event, usage
 from ratchet.serving.model_manager import LoadedCheckpoint
 from ratchet.serving.request_fields import MOST_TOP_LOGPROBS, SampledRequest, Whole
 

@@ -251,6 +251,13 @@ def test_a_text_about_an_error_is_an_answer_where_tokens_prove_it(serve: Serve, 
     assert connect(server).generate([ask("1+1=")], DECODING)[0].text == "Error: the sum is 2"
 
 
+@pytest.mark.parametrize("least", ["null", "-Infinity", "-1e999", "NaN"])
+def test_a_log_probability_that_is_no_number_is_the_least(serve: Serve, connect: Connect, least: str) -> None:
+    whole = json.dumps(answer("2", logprobs=[-0.5, -12345.0])[1]).replace("-12345.0", least)
+    [generation] = connect(serve([(200, whole)])).generate([ask("1+1=")], DECODING)
+    assert generation.token_logprobs == (-0.5, -9999.0)
+
+
 def refusing(*fields: str, says: str = "Unsupported parameter: '{}' is not supported with this model.") -> Any:
     """A script of a server that refuses these fields, the first that it finds."""
 

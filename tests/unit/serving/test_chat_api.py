@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from ratchet.inference.generator import finite
 from ratchet.lines import to_json_line
-from ratchet.serving.answer_body import finite
 from ratchet.serving.chat_api import MAX_MESSAGES, ChatRequest
 from ratchet.serving.completions_api import CompletionRequest
 from ratchet.serving.http_errors import ApiError
@@ -39,5 +39,5 @@ def test_the_page_about_serving_names_every_field() -> None:
 
 
 def test_a_log_probability_of_minus_infinity_is_a_number_in_json() -> None:
-    told = [finite(value) for value in (-0.5, float("-inf"), float("nan"))]
-    assert json.loads(to_json_line(told)) == [-0.5, -9999.0, -9999.0]
+    told = [finite(value) for value in (-0.5, float("-inf"), float("nan"), None)]
+    assert json.loads(to_json_line(told)) == [-0.5, -9999.0, -9999.0, -9999.0]
