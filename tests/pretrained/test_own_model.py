@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -33,6 +33,11 @@ pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(900)]
 BABI = Path(__file__).parents[1] / "data" / "babi_qa1_100.jsonl"
 PROMPTS = tuple(prompt for prompt in read_prompts("builtin") if len(prompt) < 38)
 """Some of the general prompts: those with short answers, so that the base model has answered them within seconds."""
+
+ANSWER_TOKENS = 16
+
+VLLM = os.environ.get("RATCHET_TEST_VLLM", "")
+needs_vllm = pytest.mark.skipif(not VLLM, reason="RATCHET_TEST_VLLM names no vLLM to serve with")
 
 RATCHET = str(Path(sys.executable).with_name("ratchet"))
 
@@ -86,6 +91,20 @@ def _when_live(client: httpx.Client, within_s: float = 120.0) -> httpx.Client:
     raise AssertionError("the server has nothing live")
 
 
+@contextmanager
+def vllm(*served: str) -> Iterator[httpx.Client]:
+    """A client of a real vLLM on this machine's CPU, in fp32."""
+    port = free_port()
+    command = [VLLM, "serve", *served, "--port", str(port), "--dtype", "float32", "--max-model-len", "256"]
+    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    with subprocess.Popen([*command, "--enforce-eager"], env=environment) as server:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0, trust_env=False) as client:
+                yield _when_live(client, within_s=400.0)
+        finally:
+            server.terminate()
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> OwnHome:
     made = OwnHome(tmp_path_factory.mktemp("own"))
@@ -126,22 +145,48 @@ def test_training_lowered_the_loss_of_held_out_answers(home: OwnHome) -> None:
 
 
 def test_what_is_exported_answers_as_what_is_served(home: OwnHome, tmp_path: Path) -> None:
+    home.ratchet("export", "--to", str(tmp_path / "champion"))
+    with home.serving() as client:
+        for prompt, answer in greedy_answers(tmp_path / "champion", PROMPTS[:3]).items():
+            assert answer_of(client, "ratchet", prompt) == answer
+
+
+def answer_of(client: httpx.Client, model: str, prompt: str) -> str:
+    chat = [{"role": "user", "content": prompt}]
+    body = {"model": model, "messages": chat, "temperature": 0, "max_tokens": ANSWER_TOKENS}
+    answered = client.post("/v1/chat/completions", json=body).raise_for_status()
+    return str(answered.json()["choices"][0]["message"]["content"])
+
+
+def greedy_answers(folder: Path, prompts: Sequence[str]) -> dict[str, str]:
+    """What transformers answers from a folder, in fp32."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    home.ratchet("export", "--to", str(tmp_path / "champion"))
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "champion")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "champion", dtype=torch.float32)
-    with home.serving() as client:
-        for prompt in PROMPTS[:3]:
-            chat = [{"role": "user", "content": prompt}]
-            body = {"model": "ratchet", "messages": chat, "temperature": 0, "max_tokens": 16}
-            served = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
-            inputs = tokenizer.apply_chat_template(
-                chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )
-            tokens = model.generate(**inputs, max_new_tokens=16, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-            assert served == tokenizer.decode(tokens, skip_special_tokens=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    answers = {}
+    for prompt in prompts:
+        chat = [{"role": "user", "content": prompt}]
+        inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        tokens = model.generate(**inputs, max_new_tokens=ANSWER_TOKENS, do_sample=False)[0]
+        answers[prompt] = str(tokenizer.decode(tokens[inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    return answers
+
+
+@needs_vllm
+@pytest.mark.parametrize("adapter", [False, True], ids=["whole", "adapter"])
+def test_what_is_exported_answers_alike_in_vllm(home: OwnHome, tmp_path: Path, adapter: bool) -> None:
+    """A checkpoint's merged weights, and its adapter beside the base, as vLLM reads them."""
+    whole, alone = tmp_path / "whole", tmp_path / "adapter"
+    home.ratchet("export", "1", "--to", str(whole))
+    home.ratchet("export", "1", "--adapter", "--to", str(alone))
+    lora = ("--enable-lora", "--max-lora-rank", "16", "--lora-modules", f"own={alone}")
+    served = (str(pretrained_model()), *lora) if adapter else (str(whole), "--served-model-name", "own")
+    expected = greedy_answers(whole, PROMPTS[:3])
+    with vllm(*served) as client:
+        for prompt, answer in expected.items():
+            assert answer_of(client, "own", prompt) == answer
 
 
 def test_the_adapter_alone_can_be_had(home: OwnHome, tmp_path: Path) -> None:
