@@ -231,8 +231,16 @@ def prove_family(
     safety_alpha: float = SAFETY_ALPHA,
 ) -> FamilyProof:
     """Paired non-inferiority over the mastered levels of one family. ``deployer.gate`` has the rule of small pools."""
-    share, needed = PROTECTED_DISCORDANT_SHARE, pool_items(settings)
-    return _family_proof(table, family, levels, settings.margin, share, needed, settings.power, safety_alpha)
+    return _family_proof(
+        table,
+        family,
+        levels,
+        margin=settings.margin,
+        discordant_share=PROTECTED_DISCORDANT_SHARE,
+        needed=pool_items(settings),
+        power=settings.power,
+        safety_alpha=safety_alpha,
+    )
 
 
 def prove_task(table: OutcomeTable, family: str, settings: GateSettings) -> FamilyProof:
@@ -248,19 +256,30 @@ def prove_task(table: OutcomeTable, family: str, settings: GateSettings) -> Fami
     z = 2 * NormalDist().inv_cdf(settings.power)
     margin = min(max(settings.margin, z * sqrt(share / max(pool.n, 1))), LARGEST_MARGINS["accuracy"])
     needed = items_needed(share, settings.margin, SAFETY_ALPHA, settings.power)
-    proof = _family_proof(table, family, levels, margin, share, needed, settings.power, SAFETY_ALPHA)
-    return proof.model_copy(update={"is_task": True})
+    return _family_proof(
+        table,
+        family,
+        levels,
+        margin=margin,
+        discordant_share=share,
+        needed=needed,
+        power=settings.power,
+        safety_alpha=SAFETY_ALPHA,
+        is_task=True,
+    )
 
 
 def _family_proof(
     table: OutcomeTable,
     family: str,
     levels: Collection[int],
+    *,
     margin: float,
     discordant_share: float,
     needed: int,
     power: float,
     safety_alpha: float,
+    is_task: bool = False,
 ) -> FamilyProof:
     pool = total_of(cell for cell in table if cell.family == family and cell.level in levels)
     alpha = affordable_alpha(pool.n, discordant_share, margin, safety_alpha, power)
@@ -268,6 +287,7 @@ def _family_proof(
     p = float(noninferiority_p(pool.gains, pool.losses, pool.n, margin)) if pool.n else 1.0
     return FamilyProof(
         family=family,
+        is_task=is_task,
         levels=tuple(sorted(levels)),
         n=pool.n,
         items_needed=needed,
@@ -351,15 +371,23 @@ def find_harm(table: OutcomeTable, alpha: float, scores: Sequence[PairedScores] 
     """One-sided tests of each level, and of the answers of each task without grades, being worse, with Holm's
     correction for their number.
     """
-    cells = [(cell.family, cell.level, "grades", cell.n, cell.gains, cell.losses) for cell in table]
-    cells += [
-        (task.family, 1, "answers", task.n + task.unscored, task.mended_faults, task.new_faults) for task in scores
-    ]
-    raw = [float(p) for p in mcnemar_better([cell[5] for cell in cells], [cell[4] for cell in cells])]
-    names = ("family", "level", "of", "n", "gains", "losses")
-    return tuple(
-        LevelHarm.model_validate(
-            {**dict(zip(names, cell, strict=True)), "p": p, "p_holm": corrected, "harmed": corrected <= alpha}
+    untested = {"p": 1.0, "p_holm": 1.0, "harmed": False}
+    levels = [LevelHarm(**cell.model_dump(), **untested) for cell in table]
+    levels += [
+        LevelHarm(
+            family=task.family,
+            level=1,
+            of="answers",
+            n=task.n + task.unscored,
+            gains=task.mended_faults,
+            losses=task.new_faults,
+            **untested,
         )
-        for cell, p, corrected in zip(cells, raw, holm(raw), strict=True)
+        for task in scores
+    ]
+    found = mcnemar_better([level.losses for level in levels], [level.gains for level in levels])
+    raw = [float(p) for p in found]
+    return tuple(
+        level.model_copy(update={"p": p, "p_holm": corrected, "harmed": corrected <= alpha})
+        for level, p, corrected in zip(levels, raw, holm(raw), strict=True)
     )

@@ -126,21 +126,24 @@ def outcome_table(earlier: Evaluation, later: Evaluation, only: Callable[[str], 
 
     Raises NotComparable for records made under different conditions, EmptyEvaluation if no item of any metric is left.
     """
-    cells: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0, 0])
     items = [pair for pair in paired(earlier, later) if only is None or only(pair[0].item_id)]
-    for before, after in items:
-        if before.correct is not None and after.correct is not None:
-            cell = cells[before.family, before.level]
-            cell[0] += 1
-            cell[1] += after.correct and not before.correct
-            cell[2] += before.correct and not after.correct
     if not items:
         raise EmptyEvaluation(
             f"{earlier.checkpoint_id} and {later.checkpoint_id} have no graded items in common to compare."
         )
+    cells: dict[tuple[str, int], list[tuple[bool, bool]]] = defaultdict(list)
+    for before, after in items:
+        if before.correct is not None and after.correct is not None:
+            cells[before.family, before.level].append((before.correct, after.correct))
     return tuple(
-        CellOutcomes(family=family, level=level, n=n, gains=gains, losses=losses)
-        for (family, level), (n, gains, losses) in sorted(cells.items())
+        CellOutcomes(
+            family=family,
+            level=level,
+            n=len(pairs),
+            gains=sum(is_right and not was_right for was_right, is_right in pairs),
+            losses=sum(was_right and not is_right for was_right, is_right in pairs),
+        )
+        for (family, level), pairs in sorted(cells.items())
     )
 
 
