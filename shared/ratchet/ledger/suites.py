@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.record import RecordKey
 from ratchet.events.catalogue import EvaluationRequested
+from ratchet.ledger.deployments import champion
 from ratchet.ledger.ledger import Transaction
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow
 
 _CHUNK = 500
@@ -108,13 +110,37 @@ def request_evaluation(
     tx.emit(EvaluationRequested(checkpoint_id=checkpoint_id, suite_id=suite_id))
 
 
+def undecided(session: Session) -> list[str]:
+    """Trained checkpoints newer than the champion that testing has a record of, and deployment has not decided on.
+
+    The record may be on a retired suite: suites can be renewed again before a checkpoint is tested on the last ones.
+    """
+    query = select(CheckpointRow.id).where(
+        CheckpointRow.state == "saved",
+        CheckpointRow.ordinal > champion(session).ordinal,
+        exists().where(EvaluationRow.checkpoint_id == CheckpointRow.id),
+        lacks_verdict("deployment", "checkpoint", CheckpointRow.id),
+    )
+    return list(session.scalars(query.order_by(CheckpointRow.ordinal)))
+
+
+def request_on_current(tx: Transaction, checkpoint_id: str, who: str) -> None:
+    """Request the records on the current suites that every checkpoint is tested on, to be compared with the champion's.
+    Idempotent.
+    """
+    holder = champion(tx.session).id
+    for pool in ALWAYS_TESTED:
+        request_evaluation(tx, checkpoint_id, current(tx.session, pool).id, who, holder)
+
+
 def unanswered_requests() -> Select[EvaluationRequestRow]:
-    """The requests whose record is still missing; answered ones stay in the table."""
+    """The requests on current suites whose record is still missing; the others stay in the table."""
+    is_current = exists().where(SuiteRow.id == EvaluationRequestRow.suite_id, SuiteRow.retired_at.is_(None))
     answer = exists().where(
         EvaluationRow.checkpoint_id == EvaluationRequestRow.checkpoint_id,
         EvaluationRow.suite_id == EvaluationRequestRow.suite_id,
     )
-    return select(EvaluationRequestRow).where(~answer)
+    return select(EvaluationRequestRow).where(is_current, ~answer)
 
 
 def outdated_record(one: EvaluationRow, other: EvaluationRow) -> EvaluationRow | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import func, select
@@ -12,14 +11,8 @@ from sqlalchemy.orm import Session
 from ratchet.ledger import health
 from ratchet.ledger.health import LISTED_S, PRESENT_S
 from ratchet.ledger.pending import QUERIES, Waiting
-from ratchet.ledger.tables import (
-    ClaimRow,
-    DeadLetterRow,
-    EvaluationRequestRow,
-    EvaluationRow,
-    OutboxRow,
-    WorkerRow,
-)
+from ratchet.ledger.suites import unanswered_requests
+from ratchet.ledger.tables import ClaimRow, DeadLetterRow, OutboxRow, WorkerRow
 from ratchet.metrics.families import gauge, single
 from ratchet.settings import Settings
 from ratchet.systems import registry
@@ -115,8 +108,7 @@ def pending(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
     yield gauge("ratchet_pending_oldest_seconds", text, labels, ages)
     yield gauge("ratchet_pending", "Subjects that wait for the system.", labels, counts)
     yield from _claims(session, now)
-    request = select(func.min(EvaluationRequestRow.created_at)).where(~_answered())
-    asked_at = session.scalar(request)
+    asked_at = session.scalar(select(func.min(unanswered_requests().subquery().c.created_at)))
     yield gauge(
         "ratchet_request_oldest_seconds",
         "Age of the oldest open evaluation request, 0 if none.",
@@ -129,17 +121,6 @@ def _oldest(session: Session, waiting: Waiting) -> tuple[float | None, int]:
     since = waiting.subquery()
     oldest, count = session.execute(select(func.min(since.c[0]), func.count()).select_from(since)).one()
     return oldest, int(count)
-
-
-def _answered() -> Any:
-    return (
-        select(EvaluationRow.id)
-        .where(
-            EvaluationRow.checkpoint_id == EvaluationRequestRow.checkpoint_id,
-            EvaluationRow.suite_id == EvaluationRequestRow.suite_id,
-        )
-        .exists()
-    )
 
 
 def _claims(session: Session, now: float) -> Iterator[GaugeMetricFamily]:

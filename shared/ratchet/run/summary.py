@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.evaluation.record import LevelRates, Metric, Rate, TaskScore, rates_from_json
 from ratchet.ledger.pending import QUERIES
+from ratchet.ledger.suites import unanswered_requests, undecided
 from ratchet.ledger.tables import (
     BatchRow,
     CheckpointRow,
@@ -61,9 +62,11 @@ def completed_cycles(session: Session) -> list[CompletedCycle]:
 
 
 def has_undecided(session: Session) -> bool:
-    """Whether a trained checkpoint waits for the deployer: tested on the current suites, and not decided on."""
-    undecided = QUERIES["eval records of trained checkpoints"](DECIDER)
-    return session.scalar(undecided.limit(1)) is not None
+    """Whether a trained checkpoint waits for the deployer: not decided on, and tested on the current suites or about to
+    be."""
+    tested = QUERIES["eval records of trained checkpoints"](DECIDER)
+    requested = {request.checkpoint_id for request in session.scalars(unanswered_requests())}
+    return session.scalar(tested.limit(1)) is not None or not requested.isdisjoint(undecided(session))
 
 
 def _verdicts(session: Session, systems: Sequence[str]) -> dict[str, dict[str, tuple[str, float]]]:

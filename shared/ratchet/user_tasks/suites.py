@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from typing import Literal
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ratchet.artifacts import ArtifactStore
@@ -18,12 +17,11 @@ from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import HeldRows, updated_suites
 from ratchet.evaluation.load_evaluation import load_suite, suite_row
 from ratchet.evaluation.suite import POOLS, Pool, Suite
-from ratchet.ledger import Ledger, Transaction
+from ratchet.ledger import Ledger
 from ratchet.ledger.deployments import champion
 from ratchet.ledger.lineage import MAIN
-from ratchet.ledger.pending import lacks_verdict
-from ratchet.ledger.suites import ALWAYS_TESTED, current, request_evaluation
-from ratchet.ledger.tables import CheckpointRow, EvaluationRow, LineageRow, SuiteRow
+from ratchet.ledger.suites import current, request_on_current, undecided
+from ratchet.ledger.tables import LineageRow, SuiteRow
 from ratchet.settings import Settings
 from ratchet.user_tasks.task import Task, all_tasks
 
@@ -78,7 +76,6 @@ def renew_suites(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -
     with ledger.write() as tx:
         if any(current(tx.session, pool).id != row.id for pool, row in rows.items()):
             return  # another process has renewed them
-        undecided = _undecided(tx.session, rows["eval"])
         tx.session.add_all(suite_row(suite, artifact, tx.now) for suite, artifact in published)
         tx.session.flush()
         for suite, _ in published:
@@ -86,26 +83,7 @@ def renew_suites(settings: Settings, ledger: Ledger, artifacts: ArtifactStore) -
             old.retired_at = tx.now
             tx.session.get_one(SuiteRow, suite.id).uses = old.uses
         tx.session.flush()
-        _test_again(tx, undecided)
+        for checkpoint_id in (champion(tx.session).id, *undecided(tx.session)):
+            request_on_current(tx, checkpoint_id, "suites")
     for suite, _ in published:
         log.info("%s suite: version %d, with %d items", suite.pool, suite.version, len(suite.items))
-
-
-def _undecided(session: Session, suite: SuiteRow) -> list[str]:
-    """The champion, and the checkpoints with a record on the suite that deployment has not decided on."""
-    query = select(CheckpointRow.id).join(EvaluationRow, EvaluationRow.checkpoint_id == CheckpointRow.id)
-    query = query.where(
-        EvaluationRow.suite_id == suite.id,
-        CheckpointRow.state == "saved",
-        CheckpointRow.ordinal > 0,
-        lacks_verdict("deployment", "checkpoint", CheckpointRow.id),
-    )
-    return list(dict.fromkeys([champion(session).id, *session.scalars(query)]))
-
-
-def _test_again(tx: Transaction, checkpoint_ids: list[str]) -> None:
-    holder = checkpoint_ids[0]
-    for pool in ALWAYS_TESTED:
-        suite = current(tx.session, pool)
-        for checkpoint_id in checkpoint_ids:
-            request_evaluation(tx, checkpoint_id, suite.id, "suites", holder)

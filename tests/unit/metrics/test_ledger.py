@@ -17,6 +17,7 @@ from ratchet.ledger.tables import (
     EvaluationRow,
     MinedRow,
     RegressionRow,
+    SuiteRow,
     TaskRow,
     VerdictRow,
     WorkerRow,
@@ -290,6 +291,9 @@ def test_dead_letters_outbox_and_requests_are_exported(told: Ledger, ask: Ask) -
     assert {s.labels["system"] for s in found.samples if s.name == "ratchet_dead_letters"} == set(systems())
     assert found["ratchet_outbox_waiting"] > 10
     assert found["ratchet_request_oldest_seconds"] >= 70
+    with told.write() as tx:
+        tx.session.get_one(SuiteRow, "confirm-1").retired_at = tx.now
+    assert ask(told)["ratchet_request_oldest_seconds"] == 0
 
 
 def test_a_diverged_batch_is_exported_with_its_time(told: Ledger, ask: Ask) -> None:

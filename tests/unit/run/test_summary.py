@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import CheckpointRow, EvaluationRow, TaskRow, VerdictRow
-from ratchet.run.summary import Summary, completed_cycles, render, summarize
+from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow, TaskRow, VerdictRow
+from ratchet.run.summary import Summary, completed_cycles, has_undecided, render, summarize
 from sqlalchemy import delete, select
 
 from tests.support.rows import worker_row
@@ -46,6 +46,28 @@ def test_one_missing_verdict_keeps_a_cycle_open(ledger: Ledger) -> None:
 def test_a_dead_letter_counts_as_a_decision(ledger: Ledger) -> None:
     drop(ledger, "mining", 2)  # mining gave up on it, says the story
     assert 2 in ordinals(ledger)
+
+
+def test_a_checkpoint_that_waits_for_its_test_on_new_suites_is_undecided(ledger: Ledger) -> None:
+    def undecided() -> bool:
+        with ledger.read() as session:
+            return has_undecided(session)
+
+    drop(ledger, "deployment", 5)
+    assert undecided()
+    with ledger.write() as tx:
+        for old in tx.session.scalars(select(SuiteRow).where(SuiteRow.pool != "confirm")).all():
+            old.retired_at = tx.now
+            new = {"ordinal": 2, "artifact": old.artifact, "items": old.items, "uses": 0, "created_at": tx.now}
+            tx.session.add(SuiteRow(id=f"{old.pool}-2", pool=old.pool, **new))
+    assert not undecided()
+    with ledger.write() as tx:
+        tx.session.add(
+            EvaluationRequestRow(
+                checkpoint_id=checkpoint_id(5), suite_id="eval-2", requested_by="test", created_at=tx.now
+            )
+        )
+    assert undecided()
 
 
 def test_a_superseded_checkpoint_is_not_judged(ledger: Ledger) -> None:

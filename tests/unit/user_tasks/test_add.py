@@ -13,7 +13,7 @@ from ratchet.data.jsonl import read_examples
 from ratchet.errors import PreconditionFailed
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS
-from ratchet.ledger.suites import current
+from ratchet.ledger.suites import current, unanswered_requests
 from ratchet.ledger.tables import BatchRow, EvaluationRequestRow, SuiteRow, TaskRow
 from ratchet.tasks.graders import text_key
 from ratchet.user_tasks.add import Choice, Prepared, commit, prepare
@@ -103,6 +103,19 @@ def test_two_tasks_are_both_in_the_suites_and_share_no_item(home: Home) -> None:
         assert all(any(item.family == family for item in suite.items) for suite in suites)
     with home.ledger.read() as session:
         assert session.query(SuiteRow).where(SuiteRow.retired_at.is_(None)).count() == 3
+
+
+def test_after_two_renewals_in_succession_an_undecided_checkpoint_is_tested_on_the_last_suites(home: Home) -> None:
+    """It has no record on the suites between, so that nothing else would ask for it again."""
+    base, checkpoint = home.base_id(), home.add_checkpoint()
+    for pool in ("probe", "eval"):
+        home.add_record(checkpoint, pool, lambda _item: True)
+    added(home, DATA / "babi_qa1_100.jsonl")
+    added(home, DATA / "gsm8k_200.jsonl")
+    with home.ledger.read() as session:
+        in_force = [current(session, pool).id for pool in ("probe", "eval")]
+        asked = {(row.checkpoint_id, row.suite_id) for row in session.scalars(unanswered_requests())}
+    assert asked == {(tested, suite) for tested in (base, checkpoint) for suite in in_force}
 
 
 def test_free_text_becomes_a_task_of_losses_and_can_be_named(home: Home, tmp_path: Path) -> None:

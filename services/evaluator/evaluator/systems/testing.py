@@ -37,7 +37,14 @@ from ratchet.inference.generator import Decoding
 from ratchet.inference.prompt_format import day_of
 from ratchet.ledger import Transaction
 from ratchet.ledger.pending import lacks_verdict
-from ratchet.ledger.suites import ALWAYS_TESTED, current, evaluation, unanswered_requests
+from ratchet.ledger.suites import (
+    ALWAYS_TESTED,
+    current,
+    evaluation,
+    request_on_current,
+    unanswered_requests,
+    undecided,
+)
 from ratchet.ledger.tables import (
     CheckpointRow,
     EvaluationRequestRow,
@@ -261,6 +268,8 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
             row.created_at = tx.now
             if tx.session.get(EvaluationRow, row.id) is None:
                 tx.session.add(row)
+        tx.session.flush()
+        _keep_up(tx, assignment)
 
     told = {row.pool: _in_words(row, errors) for row, errors in made}
     return Verdict(
@@ -270,6 +279,14 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
         effects,
         (CheckpointEvaluated(checkpoint_id=checkpoint.id, pools=tuple(told)),),
     )
+
+
+def _keep_up(tx: Transaction, assignment: Assignment) -> None:
+    """Request the records on the suites that have taken the place of those just answered. No judge looks at these."""
+    answered = [tx.session.get_one(SuiteRow, suite.id) for suite in assignment.suites if suite.pool in ALWAYS_TESTED]
+    is_outdated = any(suite.retired_at is not None for suite in answered)
+    if is_outdated and assignment.checkpoint.id in undecided(tx.session):
+        request_on_current(tx, assignment.checkpoint.id, NAME)
 
 
 def _in_words(row: EvaluationRow, errors: Mapping[str, int]) -> str:

@@ -18,9 +18,11 @@ from ratchet.errors import ChildFailed
 from ratchet.evaluation.load_evaluation import load_evaluation
 from ratchet.evaluation.record import ItemRecord, records_to_lines
 from ratchet.ledger.suites import current, evaluation
-from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, VerdictRow
+from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow, VerdictRow
+from ratchet.user_tasks.add import Choice
 
 from tests.support.home import Home, made_up_answer, made_up_key, small_home
+from tests.support.user_tasks import DATA, add_rows
 
 
 @dataclass
@@ -145,6 +147,39 @@ def test_with_all_records_present_nothing_is_run(home: Home) -> None:
     home.bus(TESTING, children=child).sweep()
     assert child.asked == []
     assert home.verdicts("testing") == {home.base_id(): "evaluated"}
+
+
+@dataclass
+class AddingFiles(ByHeart):
+    """While it answers for the first time, these files are added as tasks, one after the other."""
+
+    home: Home | None = None
+    files: Sequence[str] = ()
+    suites: list[str] = field(default_factory=list)
+
+    def run(self, target: str, spec: dict[str, Any], **rest: Any) -> dict[str, Any]:
+        answer = super().run(target, spec, **rest)
+        self.suites += [suite.version for suite in TestingSpec.model_validate(spec).suites]
+        files, self.files = self.files, ()
+        for file in files:
+            assert self.home is not None
+            add_rows(self.home, DATA / file, Choice())
+        return answer
+
+
+def test_a_checkpoint_under_test_while_suites_are_renewed_is_tested_on_the_last_ones(home: Home) -> None:
+    """Those between are retired before anything is tested on them, and the requests for them are dropped."""
+    home.bus(TESTING, children=ByHeart()).sweep()
+    with home.ledger.read() as session:
+        before = {row.id for row in session.query(SuiteRow)}
+    child = AddingFiles(home=home, files=("babi_qa1_100.jsonl", "binary_100.jsonl"))
+    checkpoint = home.add_checkpoint()
+    home.bus(TESTING, children=child).sweep()
+    with home.ledger.read() as session:
+        in_force = {current(session, pool).id for pool in ("probe", "eval")}
+        assert {row.suite_id for row in session.query(EvaluationRow).filter_by(checkpoint_id=checkpoint)} >= in_force
+    assert set(child.suites) <= before | in_force
+    assert home.dead() == []
 
 
 def test_regression_gets_the_champions_record_that_it_asks_for(home: Home) -> None:
