@@ -20,6 +20,10 @@ from ratchet.watchdog import Watchdog
 
 CLOSE_S = 60.0
 
+ROUNDING = 1e-4
+"""In fp32 log-probabilities may depend by this much on what else is in the batch, since a CPU's kernels depend on its
+shape."""
+
 
 @pytest.fixture(scope="module")
 def generator(blue: Path) -> LocalGenerator:
@@ -311,8 +315,10 @@ def test_texts_are_scored_between_the_tokens_of_answers(generator: LocalGenerato
     holding.let_go()
     [expected] = generator.score_texts([text], 2)
     plain, with_top = [pending.future.result(CLOSE_S) for pending in scores]
-    assert plain.logprobs == with_top.logprobs == expected.logprobs
-    assert with_top.top == expected.top
+    assert plain.logprobs == with_top.logprobs
+    assert with_top.logprobs[1:] == pytest.approx(expected.logprobs[1:], abs=ROUNDING)
+    for ours, alone in zip(with_top.top, expected.top, strict=True):
+        assert dict(ours) == pytest.approx(dict(alone), abs=ROUNDING)
     assert answer.future.result(CLOSE_S).text == generator.answer([answer.prompt])[0].text
     assert batcher.close(CLOSE_S)
 
