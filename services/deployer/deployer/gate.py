@@ -35,14 +35,9 @@ from ratchet.settings.judging import GateSettings
 from ratchet.stats.paired_tests import alpha_spent
 
 from deployer.gate_reasons import promotion_reason, refusal_reasons
+from deployer.proof_values import FamilyProof, FrozenModel, GeneralProof, LevelHarm, ScoreProof, TargetProof
 from deployer.proofs import (
     HARM_ALPHA,
-    FamilyProof,
-    FrozenModel,
-    GeneralProof,
-    LevelHarm,
-    ScoreProof,
-    TargetProof,
     find_harm,
     prove_family,
     prove_general,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ratchet.evaluation.record import Metric
 from ratchet.stats.paired_scores import BOUNDS
 
-from deployer.proofs import FamilyProof, GeneralProof, LevelHarm, ScoreProof, TargetProof
+from deployer.proof_values import FamilyProof, GeneralProof, LevelHarm, ScoreProof, TargetProof
 
 if TYPE_CHECKING:
     from deployer.gate import Evidence
@@ -78,9 +78,13 @@ def _scored(target: TargetProof, with_interval: bool) -> str:
         ends = [effect_text(end, target.metric) for end in (target.interval.low, target.interval.high)]
         low, high = reversed(ends) if target.metric == "loss" else ends
         details.append(f"95 % from {low} to {high}")
-    return (
-        f"{_means(target.before or 0.0, target.after or 0.0, target.metric)} on {target.n} items ({', '.join(details)})"
-    )
+    means = _means(target.before or 0.0, target.after or 0.0, target.metric)
+    return f"{means} on {target.n} items{_missing(target.missing)} ({', '.join(details)})"
+
+
+def _missing(items: int) -> str:
+    """What items count as that have a score before, and none after: the challenger's answer could not be judged."""
+    return f", and {items} without a score of the challenger's, which count as the worst" if items else ""
 
 
 def _means(before: float, after: float, metric: Metric) -> str:
@@ -132,7 +136,7 @@ def _score_reason(proof: ScoreProof) -> str:
             f"Task {proof.family} has no item with a score in both records, of {proof.unscored}: nothing is proved "
             "about it."
         )
-    means = f"{_means(proof.before, proof.after, proof.metric)} on {proof.n} items"
+    means = f"{_means(proof.before, proof.after, proof.metric)} on {proof.n} items{_missing(proof.missing)}"
     if proof.rule == "no_net_loss":
         return f"Task {proof.family} is worse: {means}; with this few items no rise is allowed."
     worst = effect_text(min(proof.lower_bound, proof.effect), proof.metric)
@@ -142,7 +146,7 @@ def _score_reason(proof: ScoreProof) -> str:
 def _score_safe(proof: ScoreProof) -> str:
     if proof.rule == "no_net_loss":
         return f"{proof.family} ({proof.n} items are too few for a test; the mean is not worse)"
-    return f"{proof.family} ({_margin(proof)}, {proof.n} items)"
+    return f"{proof.family} ({_margin(proof)}, {proof.n} items{_missing(proof.missing)})"
 
 
 def _margin(proof: ScoreProof) -> str:
@@ -154,8 +158,9 @@ def _general_reason(proof: GeneralProof) -> str:
     problems = []
     if not proof.is_near:
         problems.append(
-            f"loss of the base's own answers {proof.before:.2f} → {proof.after:.2f} nats/token on {proof.n} items; the "
-            f"drift may be {max(proof.drift_at_most, proof.drift):.2f}, the margin is {proof.margin:.2f}"
+            f"loss of the base's own answers {proof.before:.2f} → {proof.after:.2f} nats/token on {proof.n} items"
+            f"{_missing(proof.missing)}; the drift may be {max(proof.drift_at_most, proof.drift):.2f}, the margin is "
+            f"{proof.margin:.2f}"
         )
     if proof.shortened > proof.shortened_limit * proof.answers:
         problems.append(

@@ -1,8 +1,11 @@
 """The statistical tests of one challenge, from paired outcomes: what is proved better, what not worse, what is harmed.
 
-Each proof is a value with its numbers. ``deployer.gate`` decides from them and ``deployer.gate_reasons`` puts them into
-words. Effects and margins are fractions for graded and judged tasks, nats per token for loss; a positive effect is an
-improvement.
+Each proof is a value with its numbers (``deployer.proof_values``). ``deployer.gate`` decides from them and
+``deployer.gate_reasons`` puts them into words.
+
+An item may lack a score: the judge's reply was unreadable, a reference did not fit. If such items were left out, a
+challenger whose strange answers cannot be judged would be proved better on the rest. So one that only the champion's
+record has a score of counts as the worst possible difference, and one that only the challenger's has as no gain.
 """
 
 from __future__ import annotations
@@ -10,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from math import sqrt
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import ArrayLike
 from ratchet.evaluation.paired_outcomes import OutcomeTable, PairedScores, ScoreTable, total_of
 from ratchet.evaluation.record import GENERAL, Metric
 from ratchet.settings.judging import GateSettings
@@ -40,7 +42,8 @@ from ratchet.stats.power import (
     min_items,
     pool_items,
 )
-from ratchet.stats.proportions import Interval
+
+from deployer.proof_values import FamilyProof, GeneralProof, LevelHarm, ScoreProof, TargetProof
 
 HARM_ALPHA = 0.05
 """Family-wise alpha (Holm) to prove a single level worse. A constant, since raising it refuses equal models."""
@@ -56,118 +59,6 @@ FEWEST_GENERAL = 10
 
 SHORTENED_LIMIT = 0.25
 """Largest share of general answers that may be shortened to less than a third of the base's."""
-
-
-class FrozenModel(BaseModel):
-    """Base class of all parts of a decision."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TargetProof(FrozenModel):
-    """One target: is the challenger better? ``alpha`` is the challenge's, divided by the number of targets.
-
-    All graded items are one target, with ``gains`` and ``losses`` and the exact one-sided McNemar test; its ``task`` is
-    None unless they are all of one task. Each task of another metric is one, with the means ``before`` and ``after``;
-    ``effect`` is the mean of its differences as they are, ``clipped_effect`` and ``interval`` of the clipped ones.
-    """
-
-    task: str | None
-    metric: Metric
-    n: int
-    gains: int | None = None
-    losses: int | None = None
-    before: float | None = None
-    after: float | None = None
-    effect: float
-    clipped_effect: float
-    interval: Interval | None
-    p: float
-    alpha: float
-    proved: bool
-
-
-class MarginProof(FrozenModel):
-    """One family on ``n`` items: is the challenger not worse by ``margin`` or more?
-
-    ``rule`` is ``no_net_loss`` if the items are too few to prove anything even if the two models never differ.
-    """
-
-    family: str
-    n: int
-    effect: float
-    lower_bound: float
-    margin: float
-    rule: Literal["non_inferiority", "no_net_loss"]
-    p: float
-    alpha: float
-    safe: bool
-
-
-class FamilyProof(MarginProof):
-    """One protected family of graded items, pooled.
-
-    The pool has the mastered levels of a registered family, and all levels of a user's task (``is_task``). ``enough``
-    is True if the pool has ``items_needed`` items; with fewer, ``alpha`` is relaxed.
-    """
-
-    is_task: bool = False
-    levels: tuple[int, ...]
-    items_needed: int
-    enough: bool
-    gains: int
-    losses: int
-
-
-class ScoreProof(MarginProof):
-    """One task of metric loss or judge. Neither may the mean of the differences as they are be below the margin, which
-    clipping could hide."""
-
-    metric: Metric
-    unscored: int
-    before: float
-    after: float
-
-
-class GeneralProof(FrozenModel):
-    """The general task: has the challenger drifted from the base model by less than ``margin``?
-
-    ``drift`` is how much more loss the base's own answers have, in nats per token. It is the mean log-likelihood ratio
-    of base and challenger along them, so it estimates the divergence KL(base‖challenger) per token. ``shortened``
-    answers have less than a third of the tokens of the base's; their share may not exceed ``shortened_limit``.
-    """
-
-    n: int
-    before: float
-    after: float
-    drift: float
-    drift_at_most: float
-    margin: float
-    p: float
-    alpha: float
-    answers: int
-    shortened: int
-    shortened_limit: float
-    is_near: bool
-    safe: bool
-
-
-class LevelHarm(FrozenModel):
-    """One level: is the challenger proved worse? ``p_holm`` is corrected for all levels of the suite.
-
-    ``of`` is ``answers`` where not the grades of a level but the faults of a task's answers are counted: ``losses`` are
-    newly empty, endless or repeating, ``gains`` no longer.
-    """
-
-    family: str
-    level: int
-    of: Literal["grades", "answers"] = "grades"
-    n: int
-    gains: int
-    losses: int
-    p: float
-    p_holm: float
-    harmed: bool
 
 
 def prove_targets(
@@ -207,20 +98,34 @@ def prove_graded(table: OutcomeTable, alpha: float, task: str | None = None) -> 
 def prove_scores(task: PairedScores, alpha: float, *, with_interval: bool = True) -> TargetProof:
     """Paired superiority of one task. The mean of the differences as they are must be an improvement, too."""
     bound = BOUNDS[task.metric]
-    p = float(mean_above_p(task.differences, 0.0, bound)) if task.n else 1.0
+    differences = (*_counting_missing(task), *(0.0,) * task.only_after)
+    effect = _mean(differences)
+    p = float(mean_above_p(differences, 0.0, bound)) if task.n else 1.0
     return TargetProof(
         task=task.family,
         metric=task.metric,
         n=task.n,
+        missing=task.only_before,
         before=task.before,
         after=task.after,
-        effect=task.effect,
-        clipped_effect=float(np.mean(clipped(task.differences, bound))) if task.n else 0.0,
-        interval=mean_interval(task.differences, bound) if task.n and with_interval else None,
+        effect=effect,
+        clipped_effect=_mean(clipped(differences, bound)),
+        interval=mean_interval(differences, bound) if task.n and with_interval else None,
         p=p,
         alpha=alpha,
-        proved=p <= alpha and task.effect > 0,
+        proved=p <= alpha and effect > 0,
     )
+
+
+def _counting_missing(task: PairedScores) -> tuple[float, ...]:
+    """The differences, of items that only the earlier record has a score of the worst possible one."""
+    return (*task.differences, *(-BOUNDS[task.metric],) * task.only_before)
+
+
+def _mean(differences: ArrayLike) -> float:
+    """The mean; 0 of nothing."""
+    values = np.asarray(differences, np.float64)
+    return float(values.mean()) if len(values) else 0.0
 
 
 def prove_family(
@@ -310,22 +215,25 @@ def prove_score_safe(task: PairedScores, settings: GateSettings) -> ScoreProof:
     margin, alpha = _affordable(task, wanted, settings.power)
     bound = BOUNDS[task.metric]
     testable = margin <= LARGEST_MARGINS[task.metric]
-    p = float(mean_above_p(task.differences, -margin, bound)) if task.n else 1.0
-    passes = p <= alpha and task.effect >= -margin
+    differences = _counting_missing(task)
+    effect = _mean(differences)
+    p = float(mean_above_p(differences, -margin, bound)) if task.n else 1.0
+    passes = p <= alpha and effect >= -margin
     return ScoreProof(
         family=task.family,
         metric=task.metric,
         n=task.n,
         unscored=task.unscored,
+        missing=task.only_before,
         before=task.before,
         after=task.after,
-        effect=task.effect,
-        lower_bound=mean_lower_bound(task.differences, alpha, bound) if task.n else -bound,
+        effect=effect,
+        lower_bound=mean_lower_bound(differences, alpha, bound) if task.n else -bound,
         margin=margin,
         rule="non_inferiority" if testable else "no_net_loss",
         p=p,
         alpha=alpha,
-        safe=passes if testable else task.n > 0 and task.effect >= 0,
+        safe=passes if testable else task.n > 0 and effect >= 0,
     )
 
 
@@ -346,16 +254,18 @@ def prove_general(task: PairedScores, settings: GateSettings) -> GeneralProof:
     """The drift from the base's record to the challenger's on the base's own answers."""
     bound = BOUNDS["loss"]
     _, alpha = _affordable(task, settings.general_margin, settings.power)
-    p = float(mean_above_p(task.differences, -settings.general_margin, bound)) if task.n else 1.0
-    answers, drift = task.n + task.unscored, -task.effect
+    differences = _counting_missing(task)
+    p = float(mean_above_p(differences, -settings.general_margin, bound)) if task.n else 1.0
+    answers, drift = task.n + task.unscored, -_mean(differences)
     is_tested = task.n >= FEWEST_GENERAL
     is_near = task.n > 0 and drift <= settings.general_margin and (p <= alpha or not is_tested)
     return GeneralProof(
         n=task.n,
+        missing=task.only_before,
         before=task.before,
         after=task.after,
         drift=drift,
-        drift_at_most=-mean_lower_bound(task.differences, alpha, bound) if task.n else bound,
+        drift_at_most=-mean_lower_bound(differences, alpha, bound) if task.n else bound,
         margin=settings.general_margin,
         p=p,
         alpha=alpha,

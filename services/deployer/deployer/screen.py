@@ -17,7 +17,8 @@ from ratchet.stats.power import superiority_power
 from ratchet.stats.split_plan import SPREADS
 
 from deployer.gate_reasons import effect_text
-from deployer.proofs import HARM_ALPHA, FrozenModel, LevelHarm, TargetProof, find_harm, prove_graded, prove_scores
+from deployer.proof_values import FrozenModel, LevelHarm, TargetProof
+from deployer.proofs import HARM_ALPHA, find_harm, prove_graded, prove_scores
 
 SEEN_AT_LEAST = 0.5
 """Chance with which a screen has to pass a real gain for its p-value to count."""

@@ -62,7 +62,8 @@ class PairedScores(BaseModel):
 
     ``differences`` are the later scores minus the earlier ones: positive where the later checkpoint is better.
     ``before`` and ``after`` are the means as measured: losses in nats per token, or preferences. ``unscored`` items
-    have no score in one of the records. ``shortened`` later answers have less than a third of the earlier one's tokens;
+    lack a score in one of the records; ``only_before`` of them have one in the earlier record alone, ``only_after`` in
+    the later one alone. ``shortened`` later answers have less than a third of the earlier one's tokens;
     ``new_faults`` are empty, endless or repeating where the earlier ones are not, ``mended_faults`` the reverse.
     """
 
@@ -72,6 +73,8 @@ class PairedScores(BaseModel):
     metric: Metric
     n: int
     unscored: int = 0
+    only_before: int = 0
+    only_after: int = 0
     before: float
     after: float
     differences: tuple[float, ...]
@@ -111,6 +114,8 @@ def _paired_scores(family: str, pairs: list[tuple[ItemRecord, ItemRecord]]) -> P
         metric=metric,
         n=n,
         unscored=len(pairs) - n,
+        only_before=sum(before is not None and after is None for before, after in scores),
+        only_after=sum(before is None and after is not None for before, after in scores),
         before=sign * sum(before for before, _ in known) / n if n else 0.0,
         after=sign * sum(after for _, after in known) / n if n else 0.0,
         differences=tuple(after - before for before, after in known),

@@ -140,6 +140,35 @@ def test_without_votes_nothing_is_proved() -> None:
     assert "menus has no item with a score in both records, of 60" in decision.reason
 
 
+def unreadable(count: int) -> PairedScores:
+    """Sixty judged items: on twelve the challenger wins 8 and loses 2; on this many others the judge's reply to its
+    answer is unreadable.
+    """
+    few = PairedScores(
+        family="menus", metric="judge", n=12, before=0.3, after=0.8, differences=(1.0,) * 8 + (-1.0,) * 2 + (0.0,) * 2
+    )
+    return few.model_copy(update={"unscored": count, "only_before": count})
+
+
+def test_answers_that_cannot_be_judged_prove_nothing() -> None:
+    assert isinstance(judge(unreadable(0).model_copy(update={"differences": (1.0,) * 12})), Promote)
+    decision = judge(unreadable(48).model_copy(update={"differences": (1.0,) * 12}))
+    assert isinstance(decision, Refuse)
+    assert not decision.evidence.targets[0].proved
+    assert "on 12 items, and 48 without a score of the challenger's, which count as the worst" in decision.reasons[0]
+    assert decision.reasons[1].startswith("Task menus is not proved safe: ")
+    assert not screen_outcomes((), "old", "new", SETTINGS, (unreadable(48),)).is_worth_opening
+
+
+def test_what_only_the_challenger_has_a_score_of_is_no_gain() -> None:
+    """Nor does it hide a loss among the others."""
+    better = scores(0.31)
+    beside = better.model_copy(update={"unscored": 60, "only_after": 60})
+    both, alone = (judge(task).evidence for task in (beside, better))
+    assert both.targets[0].effect == pytest.approx(alone.targets[0].effect / 2)
+    assert both.tasks[0].effect == pytest.approx(alone.tasks[0].effect)
+
+
 class TestTasksOfFewItems:
     def test_the_margin_grows_with_the_flips_and_is_named(self) -> None:
         proof = prove_task((graded(6, 6),), "sums", SETTINGS)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 from ratchet.errors import EmptyEvaluation, NotComparable
-from ratchet.evaluation.paired_outcomes import CellOutcomes, outcome_table, total_of
+from ratchet.evaluation.paired_outcomes import CellOutcomes, outcome_table, score_table, total_of
+from ratchet.evaluation.record import Evaluation
 
 from tests.support.records import evaluation
 
@@ -38,3 +39,17 @@ def test_records_of_different_suites_are_not_compared() -> None:
     other = evaluation("c", {("sum", 1): [True, True, False], ("sort", 2): [False, True]}, suite="other")
     with pytest.raises(NotComparable, match="suite"):
         outcome_table(before, other)
+
+
+def test_items_without_a_score_are_counted_by_the_record_that_has_one() -> None:
+    def judged(name: str, preferences: list[float | None]) -> Evaluation:
+        plain = evaluation(name, {("letters", 1): [True] * len(preferences)})
+        items = [
+            item.model_copy(update={"metric": "judge", "correct": None, "preference": preference})
+            for item, preference in zip(plain.items, preferences, strict=True)
+        ]
+        return plain.model_copy(update={"items": tuple(items)})
+
+    (task,) = score_table(judged("a", [1, 0, 0.5, None, None]), judged("b", [1, 1, None, 1, None]))
+    assert (task.n, task.unscored, task.only_before, task.only_after) == (2, 3, 1, 1)
+    assert task.differences == (0, 1)
