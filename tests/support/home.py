@@ -188,7 +188,8 @@ def small_home(
     make = prepare or made_up_model
     for file in own_data:
         prepared = add.prepare(settings, ledger, artifacts, file, file.name, add.Choice())
-        add.add_prepared(settings, ledger, artifacts, file, file.name, prepared)
+        assert prepared is not None, "the file has rows of no built-in family"
+        add.add_prepared(settings, ledger, artifacts, prepared)
     bootstrap(settings, ledger, artifacts, lambda _settings, spec: make(spec))
     try:
         yield Home(settings, ledger, artifacts)

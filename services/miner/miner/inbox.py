@@ -66,7 +66,10 @@ def _added(work: Work, name: str, rows: Path, conversion: Conversion) -> Verdict
     try:
         prepared = add.prepare(*stores, rows, name, add.Choice())
         work.progress(f"adding {name}")
-        add.add_prepared(*stores, rows, name, prepared)
+        if prepared is None:
+            add.queue_file(work.ledger, work.artifacts, rows, name)
+        else:
+            add.add_prepared(*stores, prepared)
     except AlreadySubmitted as error:
         return Verdict("known", str(error))
     except (DataError, PreconditionFailed) as error:

@@ -183,9 +183,10 @@ def ledger_of_home() -> Iterator[tuple[Settings, Ledger]]:
 
 
 class Origin(NamedTuple):
-    """Where rows come from: a printable name of the file or data set, and how many of its rows could not be read."""
+    """Where rows come from: a printable name of the file or data set, and how many of its rows could be read or not."""
 
     name: str
+    readable: int
     unreadable: int
 
 
@@ -212,13 +213,16 @@ def add_rows(
         if not quiet:
             report(prepared)
     if prepared is None or prepared.family_rows:
-        lines, _ = adding.family_lines(rows, prepared)
-        found["queued_rows"] = lines if prepared is not None else lines - origin.unreadable
+        found["queued_rows"] = origin.readable if prepared is None else prepared.family_rows
         if not quiet:
             verb = "would be" if dry_run else "are"
             typer.echo(f"{found['queued_rows']:,} rows of built-in tasks {verb} queued for training.")
-    if not dry_run:
-        found["batch_ids"] = adding.add_prepared(settings, ledger, store, rows, origin.name, prepared, priority)
+    if dry_run:
+        return found
+    if prepared is None:
+        found["batch_ids"] = [adding.queue_file(ledger, store, rows, origin.name, priority)]
+    else:
+        found["batch_ids"] = adding.add_prepared(settings, ledger, store, prepared, priority)
     return found
 
 
@@ -238,7 +242,7 @@ def converted(source: str, columns: str | None, destination: Path, *, quiet: boo
     if found.unreadable > MOST_SHOWN:
         typer.echo(f"  … and {found.unreadable - MOST_SHOWN:,} more", err=True)
     name = source if source.startswith("hf:") else printable(Path(source).resolve().name)
-    return Origin(name, found.unreadable)
+    return Origin(name, found.rows - found.unreadable, found.unreadable)
 
 
 def _as_values(row: TaskRow, stored: Mapping[str, int]) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class Choice:
 class Prepared:
     """A file's rows before anything is written: the task, its split and its plan, and what else the file holds.
 
-    ``suggestion`` is None for a known task. ``family_rows`` are of built-in families and belong to no task.
+    ``suggestion`` is None for a known task. ``family_rows`` are of built-in families and belong to no task, unless it
+    ``takes_all_rows``, as a task that was named does.
     """
 
     file: Path
@@ -59,7 +60,7 @@ class Prepared:
     split: Split
     plan: SplitPlan
     sample: tuple[Example, ...]
-    readable: int
+    takes_all_rows: bool
     family_rows: int
     unreadable: tuple[str, ...]
 
@@ -72,7 +73,8 @@ def prepare(
     Raises DataError for a file without a readable row or with too few, PreconditionFailed for a choice that contradicts
     a known task.
     """
-    sample, counts, unreadable = _survey(file, choice.task is not None)
+    takes_all_rows = choice.task is not None
+    sample, counts, unreadable = _survey(file, takes_all_rows)
     if not counts["readable"]:
         raise PreconditionFailed(f"{source} has no readable row; nothing was added.")
     if counts["own"] == 0:
@@ -102,7 +104,7 @@ def prepare(
         return plan_rows(settings, task, rows, targets).sizes
 
     split = split_rows(
-        (task.labelled(row) for row in own_rows(file, choice.task is not None)),
+        (task.labelled(row) for row in _own_rows(file, takes_all_rows)),
         sizes,
         settings.suites.seed,
         held_before=own,
@@ -118,7 +120,7 @@ def prepare(
         split=split,
         plan=plan_rows(settings, task, split.rows, targets),
         sample=tuple(task.labelled(row) for row in sample),
-        readable=counts["readable"],
+        takes_all_rows=takes_all_rows,
         family_rows=counts["readable"] - counts["own"],
         unreadable=tuple(unreadable),
     )
@@ -145,28 +147,35 @@ def plan_rows(settings: Settings, task: Task, rows: int, targets: int = 1) -> Sp
 
 
 def add_prepared(
-    settings: Settings,
-    ledger: Ledger,
-    artifacts: ArtifactStore,
-    file: Path,
-    source: str,
-    prepared: Prepared | None,
-    priority: str = "normal",
+    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepared: Prepared, priority: str = "normal"
 ) -> list[str]:
-    """Add what was prepared, and queue rows of built-in families as they are; returns the ids of the batches.
+    """Add what was prepared, and queue its rows of built-in families; returns the ids of the batches.
 
     Raises PreconditionFailed as ``commit`` does.
     """
-    batches = [] if prepared is None else [commit(settings, ledger, artifacts, prepared, priority)]
-    if prepared is None or prepared.family_rows:
-        count, lines = family_lines(file, prepared)
-        provenance = Provenance(generator="file", version="1", parents=(source,)).model_dump(mode="json")
-        artifact = artifacts.publish_lines(lines, "batch", {"file": source})
-        with ledger.write() as tx:
-            event = submit(tx, artifact.id, count, "user", provenance, priority)
-            tx.emit(event)
-        batches.append(event.batch_id)
+    batches = [commit(settings, ledger, artifacts, prepared, priority)]
+    if prepared.family_rows:
+        lines = CountedLines(row.to_line() for row in _family_rows(prepared.file))
+        batches.append(_queue(ledger, artifacts, lines, prepared.source, priority))
     return batches
+
+
+def queue_file(ledger: Ledger, artifacts: ArtifactStore, file: Path, source: str, priority: str = "normal") -> str:
+    """Queue a file of which all rows are of built-in families; returns the batch's id.
+
+    All lines are passed on, unreadable and blank ones too, so that refused rows keep their numbers.
+    """
+    with open(file, "rb") as lines:
+        return _queue(ledger, artifacts, CountedLines(map(_text_of, lines)), source, priority)
+
+
+def _queue(ledger: Ledger, artifacts: ArtifactStore, lines: CountedLines, source: str, priority: str) -> str:
+    provenance = Provenance(generator="file", version="1", parents=(source,)).model_dump(mode="json")
+    artifact = artifacts.publish_lines(lines, "batch", {"file": source})
+    with ledger.write() as tx:
+        event = submit(tx, artifact.id, lines.count, "user", provenance, priority)
+        tx.emit(event)
+    return event.batch_id
 
 
 def commit(
@@ -179,42 +188,50 @@ def commit(
     task, split = prepared.task, prepared.split
     held = {pool: publish_rows(artifacts, items, "suite") for pool, items in split.held_out.items()}
     provenance = Provenance(generator="file", version="2", parents=(prepared.source,)).model_dump(mode="json")
-    artifact = artifacts.publish_lines(_training_lines(prepared), "batch", {"file": prepared.source, "task": task.name})
-    rows = prepared.readable - prepared.family_rows + len(prepared.unreadable) - split.held_rows - split.near
+    lines = CountedLines(_training_lines(prepared))
+    artifact = artifacts.publish_lines(lines, "batch", {"file": prepared.source, "task": task.name})
 
     with ledger.write() as tx:
         origin = {**provenance, "held_out": split.held_rows}
-        event = submit(tx, artifact.id, max(rows, 0), "user", origin, priority, task=task.name)
+        event = submit(tx, artifact.id, lines.count, "user", origin, priority, task=task.name)
         _record(tx, prepared, held)
         tx.emit(event)
     renew_suites(settings, ledger, artifacts)
     return event.batch_id
 
 
-def own_rows(file: Path, all_rows: bool) -> Iterator[Example]:
+class CountedLines:
+    """Lines to be written, blank ones included; ``count`` is the number of the others once they have been."""
+
+    def __init__(self, lines: Iterable[str]):
+        self.count = 0
+        self._lines = lines
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.count += bool(line.strip())
+            yield line
+
+
+def _own_rows(file: Path, takes_all_rows: bool) -> Iterator[Example]:
     """The readable rows that belong to a task: all, or those of no built-in family."""
     for _, row in read_examples(file):
-        if isinstance(row, Example) and (all_rows or registry.find(row.family) is None):
+        if isinstance(row, Example) and (takes_all_rows or registry.find(row.family) is None):
             yield row
 
 
-def family_lines(file: Path, prepared: Prepared | None) -> tuple[int, Iterator[str]]:
-    """The rows of built-in families as lines, with their number; without a task, all lines of the file."""
-    if prepared is None:
-        with open(file, "rb") as lines:
-            count = sum(bool(line.strip()) for line in lines)
-        return count, _all_lines(file)
-    rows = (row for _, row in read_examples(file) if isinstance(row, Example) and registry.find(row.family) is not None)
-    return prepared.family_rows, (row.to_line() for row in rows)
+def _family_rows(file: Path) -> Iterator[Example]:
+    """The readable rows of built-in families."""
+    for _, row in read_examples(file):
+        if isinstance(row, Example) and registry.find(row.family) is not None:
+            yield row
 
 
-def _all_lines(file: Path) -> Iterator[str]:
-    """All lines, blank ones too, so that refused rows keep their numbers."""
-    with open(file, "rb") as lines:
-        yield from (line.decode(errors="backslashreplace").rstrip("\n") for line in lines)
+def _text_of(line: bytes) -> str:
+    return line.decode(errors="backslashreplace").rstrip("\n")
 
 
-def _survey(file: Path, all_rows: bool) -> tuple[list[Example], dict[str, int], list[str]]:
+def _survey(file: Path, takes_all_rows: bool) -> tuple[list[Example], dict[str, int], list[str]]:
     """The first rows of a task, counts, and the errors of unreadable rows."""
     sample: list[Example] = []
     counts, unreadable = {"readable": 0, "own": 0}, list[str]()
@@ -223,7 +240,7 @@ def _survey(file: Path, all_rows: bool) -> tuple[list[Example], dict[str, int], 
             unreadable.append(str(row))
             continue
         counts["readable"] += 1
-        if all_rows or registry.find(row.family) is None:
+        if takes_all_rows or registry.find(row.family) is None:
             counts["own"] += 1
             if len(sample) < 1_000:
                 sample.append(row)
@@ -264,12 +281,9 @@ def _training_lines(prepared: Prepared) -> Iterator[str]:
     bad = {number for number, row in read_examples(prepared.file) if isinstance(row, DataError)}
     if bad:
         with open(prepared.file, "rb") as lines:
-            numbered = enumerate(lines, start=1)
-            yield from (
-                line.decode(errors="backslashreplace").rstrip("\n") for number, line in numbered if number in bad
-            )
-    own = own_rows(prepared.file, prepared.family_rows == 0)
-    yield from (row.to_line() for row in prepared.split.training_rows(map(prepared.task.labelled, own)))
+            yield from (_text_of(line) for number, line in enumerate(lines, start=1) if number in bad)
+    own = map(prepared.task.labelled, _own_rows(prepared.file, prepared.takes_all_rows))
+    yield from (row.to_line() for row in prepared.split.training_rows(own))
 
 
 def _record(tx: Transaction, prepared: Prepared, held: dict[Pool, str]) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from ratchet.data.example import Example
 from ratchet.data.near_duplicates import NearDuplicates, Sketch
@@ -24,17 +25,17 @@ MOST_HELD_OUT = 6_000
 Sizes = Mapping[Pool, int]
 
 
-@dataclass
-class Split:
-    """The held-out rows by pool, and counts. ``rows`` counts distinct questions, ``repeated`` the other rows.
+Side = Literal["held_out", "near", "training"]
+"""Where a row belongs; ``near`` is one that is nearly a held-out row, and is neither trained nor tested on."""
 
-    ``near`` counts rows that are left out of training because a held-out row is nearly the same.
-    """
+
+@dataclass(frozen=True)
+class Split:
+    """The held-out rows by pool, and counts. ``rows`` counts distinct questions, ``repeated`` the other rows."""
 
     held_out: dict[Pool, list[Example]]
     rows: int
     repeated: int
-    near: int = 0
     _keys: frozenset[str] = frozenset()
     _texts: NearDuplicates = field(default_factory=NearDuplicates)
 
@@ -42,15 +43,13 @@ class Split:
     def held_rows(self) -> int:
         return sum(len(items) for items in self.held_out.values())
 
+    def side(self, row: Example) -> Side:
+        if text_key(row) in self._keys:
+            return "held_out"
+        return "near" if self._texts.is_leak(Sketch.of(prompt_text(row))) else "training"
+
     def training_rows(self, rows: Iterable[Example]) -> Iterator[Example]:
-        """The rows that are neither held out nor near a held-out row; ``near`` is counted on the way."""
-        for row in rows:
-            if text_key(row) in self._keys:
-                continue
-            if self._texts.is_leak(Sketch.of(prompt_text(row))):
-                self.near += 1
-            else:
-                yield row
+        return (row for row in rows if self.side(row) == "training")
 
 
 def split_rows(

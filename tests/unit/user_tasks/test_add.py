@@ -190,3 +190,13 @@ def test_a_file_in_the_inbox_becomes_a_task_of_its_name(home: Home) -> None:
     os.utime(file, (2, 2))
     home.bus(SYSTEM).sweep()
     assert "known" in home.verdicts("correction").values()
+
+
+def test_the_rows_at_the_gate_are_counted_as_they_are_written_also_where_a_held_out_one_is_repeated(
+    home: Home, tmp_path: Path
+) -> None:
+    file = tmp_path / "twice.jsonl"
+    file.write_text(2 * (DATA / "babi_qa1_100.jsonl").read_text())
+    batch = added(home, file)
+    with home.ledger.read() as session:
+        assert session.get_one(BatchRow, batch).submitted_examples == len(submitted_rows(home, batch))
