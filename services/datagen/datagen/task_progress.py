@@ -2,7 +2,7 @@
 
 Two signals count: the score of the task's own metric, and the loss of the reference answers, which changes more
 smoothly than what is right or wrong. Passes over a task end when neither has improved for a while
-(ratchet.user_tasks.supply).
+(ratchet.user_tasks.supply). Without a common item, as after a change of the metric, the checkpoint is a new start.
 """
 
 from __future__ import annotations
@@ -65,9 +65,15 @@ def gain_of(differences: Sequence[float]) -> Gain:
     return Gain(mean, math.sqrt(variance / n))
 
 
+def common(best: Mapping[str, ItemRecord], now: Mapping[str, ItemRecord]) -> list[tuple[ItemRecord, ItemRecord]]:
+    """The items that both have, by key, and measured by the same metric: its scores mean nothing beside another's."""
+    pairs = ((best[key], item) for key, item in now.items() if key in best)
+    return [(before, after) for before, after in pairs if before.metric == after.metric]
+
+
 def compare(best: Mapping[str, ItemRecord], now: Mapping[str, ItemRecord]) -> tuple[Gain, Gain]:
-    """The gain in score, and the fall of the loss, over the items that both have, by key."""
-    pairs = [(best[key], item) for key, item in now.items() if key in best]
+    """The gain in score, and the fall of the loss, over the items that both have."""
+    pairs = common(best, now)
     scores = [(a.score, b.score) for a, b in pairs]
     losses = [(a.gold_nll, b.gold_nll) for a, b in pairs]
     return (
@@ -91,14 +97,15 @@ def measure_tasks(session: Session, artifacts: ArtifactStore, checkpoint_id: str
         best = _items(session, artifacts, task.best_id).get(task.name, {}) if task.best_id else {}
         if not now:
             continue
-        if not best.keys() & now.keys():
+        items = len(common(best, now))
+        if not items:
             measures.append(TaskMeasure(task=task.name, items=len(now), is_best=True, was_taught=task.name in taught))
             continue
         score, loss_fall = compare(best, now)
         measures.append(
             TaskMeasure(
                 task=task.name,
-                items=len(best.keys() & now.keys()),
+                items=items,
                 is_best=is_better(score, loss_fall),
                 was_taught=task.name in taught,
                 score_gain=score.mean,

@@ -280,8 +280,8 @@ def _range(numbers: set[int]) -> str:
 
 
 def _end_subject(session: Session, task: TaskRow) -> Subject:
-    """The end of what has been stored so far; more rows make another subject."""
-    return Subject(END, f"{task.name}/{len(stored_batches(session, task.name))}")
+    """The end of what has been stored so far; more rows make another subject, and so does another way of judging."""
+    return Subject(END, f"{task.name}/{len(stored_batches(session, task.name))}/{task.version}")
 
 
 def _why_used_up(session: Session, settings: Settings, task: TaskRow) -> str | None:
@@ -318,7 +318,7 @@ def _is_correction_settled(session: Session) -> bool:
 
 def _end(work: Work) -> Outcome:
     """The task is used up, unless something has been added meanwhile."""
-    name = work.subject.id.rpartition("/")[0]
+    name = work.subject.id.partition("/")[0]
     with work.read() as session:
         task = session.get_one(TaskRow, name)
         why = _why_used_up(session, work.settings, task)

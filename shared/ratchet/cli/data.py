@@ -130,8 +130,12 @@ def set_task(
         typer.Option("--protected/--unprotected", help="Whether the gate refuses a model that is worse here."),
     ] = None,
 ) -> None:
-    """Change how a task is judged. The champion and open candidates are tested again."""
+    """Change how a task is judged. The champion and open candidates are tested again.
+
+    With another metric or grader its progress is measured anew, also where it was used up.
+    """
     from ratchet.user_tasks.suites import renew_suites
+    from ratchet.user_tasks.supply import ACTIVE
     from ratchet.user_tasks.task import get_task
 
     choice = make_choice(task, metric, grader, pattern)
@@ -140,15 +144,18 @@ def set_task(
             row = get_task(tx.session, task)
             if row.kind != "user":
                 raise PreconditionFailed(f"the task {task} belongs to Ratchet; its metric stays.")
-            for name in ("metric", "grader", "pattern"):
-                if getattr(choice, name) is not None:
-                    setattr(row, name, getattr(choice, name))
+            told = {name: getattr(choice, name) for name in ("metric", "grader", "pattern")}
+            changed = {name: value for name, value in told.items() if value not in (None, getattr(row, name))}
+            for name, value in changed.items():
+                setattr(row, name, value)
+            if changed:
+                row.best_id, row.stale, row.state, row.reason = None, 0, ACTIVE, ""
             if protected is not None:
                 row.protected = protected
             row.updated_at = tx.now
             row.version += 1
         renew_suites(settings, ledger, artifacts(settings))
-        wake(settings, "testing")
+        wake(settings, "testing", "generation")
     typer.echo(f"the task {task} is judged by {row.metric}{f', grader {row.grader}' if row.grader else ''}.")
 
 

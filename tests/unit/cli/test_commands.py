@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ratchet.cli.main import COMMANDS
 from ratchet.cli.status import heading
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import BatchRow, OutboxRow, SuiteRow, VerdictRow
+from ratchet.ledger.tables import BatchRow, OutboxRow, SuiteRow, TaskRow, VerdictRow
 from ratchet.run.run_lock import RunHolder
 from sqlalchemy import select
 
@@ -209,6 +209,23 @@ def test_how_a_task_is_judged_can_be_changed(empty_ledger: Ledger, tmp_path: Pat
     assert json.loads(ratchet("data", "list", "--json").stdout)[0]["metric"] == "loss"
     assert "there is no task 'other'; tasks: mine" in ratchet("data", "set", "other", "--metric", "loss", code=2).stderr
     assert "--metric speed is not one of" in ratchet("data", "set", "mine", "--metric", "speed", code=2).stderr
+
+
+def test_a_task_that_is_judged_in_another_way_is_measured_anew(empty_ledger: Ledger, tmp_path: Path) -> None:
+    def state() -> tuple[str | None, int, str, str]:
+        with empty_ledger.read() as session:
+            task = session.get_one(TaskRow, "mine")
+            return task.best_id, task.stale, task.state, task.reason
+
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"question": f"Where is {n}?", "answer": f"in {n}"}) + "\n" for n in range(20)))
+    ratchet("data", "add", str(file), "--metric", "accuracy")
+    for told, is_anew in ((("--unprotected",), False), (("--metric", "accuracy"), False), (("--metric", "loss"), True)):
+        with empty_ledger.write() as tx:
+            task = tx.session.get_one(TaskRow, "mine")
+            task.best_id, task.stale, task.state, task.reason = "c0003", 6, "used_up", "no better"
+        ratchet("data", "set", "mine", *told)
+        assert state() == ((None, 0, "active", "") if is_anew else ("c0003", 6, "used_up", "no better")), told
 
 
 def test_queue_add_refuses_a_file_without_a_readable_row(ledger: Ledger, tmp_path: Path) -> None:

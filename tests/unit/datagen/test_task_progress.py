@@ -46,6 +46,12 @@ def test_gains_are_paired_by_item_and_those_without_a_measure_are_left_out() -> 
     assert loss_fall.mean == pytest.approx((1.0 + 0.5 + 0.0) / 3)
 
 
+def test_scores_of_two_metrics_are_not_compared() -> None:
+    before, after = items([True] * 4, [2.0] * 4), items([False] * 4, [1.0] * 4)
+    now = {key: item.model_copy(update={"metric": "loss", "correct": None}) for key, item in after.items()}
+    assert compare(before, now) == (gain_of([]), gain_of([]))
+
+
 def test_of_one_item_nothing_is_known() -> None:
     assert not gain_of([1.0]).is_clear
     assert not gain_of([]).is_clear

@@ -21,6 +21,7 @@ from ratchet.systems import Lane, Outcome, System, Work
 from ratchet.systems.dead_letters import retry
 from ratchet.user_tasks.add import Choice
 from ratchet.user_tasks.general import REPLAY
+from ratchet.user_tasks.suites import renew_suites
 from ratchet.user_tasks.supply import MOST_PASSES, PATIENCE, are_all_used_up
 
 from tests.support.home import Home
@@ -194,6 +195,18 @@ def test_a_used_up_task_says_so_with_the_way_out_and_new_rows_bring_it_back(own:
     assert any(row.question.startswith("Room") for row in rows(own, of_rows(own)[-1]))
 
 
+def test_a_used_up_task_that_is_judged_in_another_way_can_be_used_up_again(own: Home) -> None:
+    nearly_at_its_end(own)
+    trained(own, 1.0)
+    turn(own)
+    assert task_row(own, "babi").state == "used_up"
+    with own.ledger.write() as tx:
+        task = tx.session.get_one(TaskRow, "babi")
+        task.state, task.reason, task.version = "active", "", task.version + 1
+    turn(own)
+    assert task_row(own, "babi").state == "used_up"
+
+
 def nearly_at_its_end(home: Home) -> None:
     """One more checkpoint that is no better will end the passes."""
     turn(home)
@@ -299,6 +312,19 @@ def test_free_text_is_taught_and_measured_by_its_loss(tmp_path: Path) -> None:
         assert {row.metadata["metric"] for row in rows(home, of_rows(home)[0])} == {"loss"}
         assert task_row(home, "notes").best_id == own_checkpoint(home, 2)
         assert home.dead() == []
+
+
+def test_a_task_whose_metric_has_changed_is_measured_from_a_new_start(own: Home) -> None:
+    turn(own)
+    trained(own, 2.0, share_right=1.0)
+    turn(own)
+    with own.ledger.write() as tx:
+        tx.session.get_one(TaskRow, "babi").metric = "loss"
+    renew_suites(own.settings, own.ledger, own.artifacts)
+    second = trained(own, 1.9)
+    turn(own)
+    task = task_row(own, "babi")
+    assert (task.best_id, task.stale) == (second, 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
