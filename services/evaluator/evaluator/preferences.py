@@ -3,8 +3,8 @@
 The judge is asked about each item twice, with the two answers in either order, since judges favour a position (Zheng et
 al., Judging LLM-as-a-judge, arXiv 2306.05685, 2023). Winning in both orders is 1, losing in both 0, anything else 0.5.
 A failed request, a reply that is not one of the three letters, and a spent budget are no vote, and the record says
-which. The base and every checkpoint are compared with the same reference answer, so that a record depends on its own
-checkpoint alone. It imports no torch.
+which; ``evaluator.votes`` waits for what passes. The base and every checkpoint are compared with the same reference
+answer, so that a record depends on its own checkpoint alone. It imports no torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ratchet.data.example import Example, Message
 from ratchet.errors import GenerationError, ReasoningOnly, TransientError
@@ -33,16 +33,23 @@ REPLY_TOKENS = 1_024
 MOST_FAILURES = 3
 """Requests in a row that may fail, or be answered by reasoning alone; after that no item waits or pays for it."""
 
+Awaited = Literal["server", "budget"]
+"""What a missing vote waits for: a judge that can be reached, or the budget of another day."""
+
 NOT_CONFIGURED = "no judge is configured: set judge.url and judge.model"
 
 _REPLY = re.compile(r"\W*(A|B|TIE)\W*", re.IGNORECASE)
 
 
 class Vote(NamedTuple):
-    """``first`` is 1 if the answer shown first is better, 0 if the second is, 0.5 for a tie; None for the reason."""
+    """``first`` is 1 if the answer shown first is better, 0 if the second is, 0.5 for a tie; None for the reason.
+
+    ``awaits`` says what a vote can be expected of later; None where the same request would fail again.
+    """
 
     first: float | None
     reason: str | None = None
+    awaits: Awaited | None = None
 
 
 def read_reply(text: str) -> Vote:
@@ -77,14 +84,20 @@ def _connect(settings: JudgeSettings, remote: InferenceSettings) -> HttpGenerato
 
 
 class Judge:
-    """Asks one server, within a budget of tokens (None: no limit), and counts what it uses."""
+    """Asks one server, within a budget of tokens (None: no limit), and counts what it uses.
+
+    ``awaited`` has the items whose vote is missing for a reason that passes.
+    """
 
     def __init__(self, settings: JudgeSettings, remote: InferenceSettings, budget: int | None):
         self.settings = settings
         self.concurrency = remote.concurrency
         self._budget = budget
         self._failures = 0
+        self._failing: Awaited | None = None
+        self._has_failed = False
         self._lock = Lock()
+        self.awaited: dict[str, Awaited] = {}
         self.requests = self.prompt_tokens = self.answer_tokens = 0
         self._server = _connect(settings, remote)
 
@@ -92,23 +105,33 @@ class Judge:
         if self._server is not None:
             self._server.close()
 
+    @property
+    def is_mute(self) -> bool:
+        """Whether requests have failed, and none was replied to."""
+        return self._has_failed and not self.requests
+
     def vote(self, chat: Chat) -> Vote:
         """One request. Never raises."""
         if self._server is None:
             return Vote(None, NOT_CONFIGURED)
         with self._lock:
             if self._budget is not None and self.prompt_tokens + self.answer_tokens >= self._budget:
-                return Vote(None, "the judge's budget of the day is spent (judge.daily_tokens)")
+                awaits: Awaited | None = "budget" if self.settings.daily_tokens else None
+                return Vote(None, "the judge's budget of the day is spent (judge.daily_tokens)", awaits)
             if self._failures >= MOST_FAILURES:
-                return Vote(None, f"the judge failed {MOST_FAILURES} times in a row, and was not asked again")
+                reason = f"the judge failed {MOST_FAILURES} times in a row, and was not asked again"
+                return Vote(None, reason, self._failing)
         try:
             (reply,) = self._server.generate(
                 [chat], Decoding(max_new_tokens=REPLY_TOKENS), arrived=lambda reply: self._count(chat, reply)
             )
         except (GenerationError, TransientError) as error:
+            awaits = "server" if isinstance(error, TransientError) else None
             with self._lock:
-                self._failures += isinstance(error, (TransientError, ReasoningOnly))
-            return Vote(None, f"the judge failed: {str(error)[:200]}")
+                self._has_failed = True
+                if isinstance(error, (TransientError, ReasoningOnly)):
+                    self._failures, self._failing = self._failures + 1, awaits
+            return Vote(None, f"the judge failed: {str(error)[:200]}", awaits)
         with self._lock:
             self._failures = 0
         return Vote(None, "the judge only reasoned") if reply.reasoning_only else read_reply(reply.text)
@@ -149,6 +172,8 @@ def _compared(record: ItemRecord, item: Example, judge: Judge) -> ItemRecord:
     first = judge.vote(_chat(template, item, answer, reference))
     second = judge.vote(_chat(template, item, reference, answer)) if first.first is not None else first
     value, reason = preference(first, second)
+    if value is None and second.awaits is not None:
+        judge.awaited[record.item_id] = second.awaits
     return record.model_copy(update={"preference": value, "no_vote": reason})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from evaluator.preferences import MOST_FAILURES, NOT_CONFIGURED, Judge, judge_id, judged, preference, read_reply
 from evaluator.systems.testing import SYSTEM as TESTING
+from evaluator.votes import KEPT, LONGEST_WAIT_S
 from pydantic import SecretStr, ValidationError
 from ratchet.data.example import Example
 from ratchet.evaluation.load_evaluation import load_evaluation
@@ -23,6 +25,7 @@ from ratchet.settings.judging import JudgeSettings
 from ratchet.settings.serving import InferenceSettings
 from ratchet.user_tasks.add import Choice
 
+from tests.support.home import Home
 from tests.support.user_tasks import home_of_tasks
 
 from .systems.test_testing_system import ByHeart
@@ -174,6 +177,19 @@ def test_a_judge_that_only_reasons_is_paid_for_and_given_up(serve: Callable[...,
     assert {each.preference for each in found} == {None}
 
 
+def test_a_server_that_is_away_is_told_from_an_item_without_a_vote(serve: Callable[..., JudgeServer]) -> None:
+    replies: list[tuple[str | int, Any]] = [(503, {ITEM.id: "server"}), (400, {}), ("Well.", {})]
+    for reply, awaited in replies:
+        asked = Judge(settings(serve(lambda *_, reply=reply: reply)), InferenceSettings(concurrency=1), None)
+        judged([record("anything")], {ITEM.id: ITEM}, asked, lambda *_: None)
+        assert asked.awaited == awaited
+        assert asked.is_mute == (reply != "Well.")
+    for daily_tokens, awaited in ((300, {ITEM.id: "budget"}), (0, {})):
+        asked = Judge(settings(serve(longer), daily_tokens=daily_tokens), InferenceSettings(), 0)
+        judged([record("anything")], {ITEM.id: ITEM}, asked, lambda *_: None)
+        assert asked.awaited == awaited
+
+
 def test_without_a_judge_there_are_no_votes() -> None:
     nobody = Judge(JudgeSettings(), InferenceSettings(), None)
     (found,) = judged([record("anything")], {ITEM.id: ITEM}, nobody, lambda *_: None)
@@ -232,3 +248,66 @@ def test_the_daily_budget_counts_what_the_ledger_knows(tmp_path: Path, serve: Ca
         home.add_checkpoint()
         home.bus(TESTING, children=ByHeart()).sweep()
         assert len(server.asked) == asked
+
+
+def votes(home: Home, pool: str) -> list[float | None]:
+    with home.ledger.read() as session:
+        row = evaluation(session, home.base_id(), current(session, pool).id)
+    return [] if row is None else [item.preference for item in load_evaluation(home.artifacts, row).items]
+
+
+def test_testing_waits_for_the_budget_of_the_next_day_and_keeps_answers_and_votes(
+    tmp_path: Path, serve: Callable[..., JudgeServer]
+) -> None:
+    server, child = serve(longer), ByHeart()
+    told = {"url": f"http://127.0.0.1:{server.server_port}", "model": "wise", "daily_tokens": 300}
+    tasks = {"babi_qa1_100.jsonl": Choice(task="rooms", metric="judge")}
+    with home_of_tasks(tmp_path / "run", tasks, judge=told, inference={"concurrency": 1}) as home:
+        home.bus(TESTING, children=child).sweep()
+        assert home.verdicts("testing") == {}
+        assert (len(server.asked), votes(home, "eval")) == (3, [])
+        home.settings = home.settings.model_copy(
+            update={"judge": home.settings.judge.model_copy(update={"daily_tokens": None})}
+        )
+        home.bus(TESTING, children=child).sweep()
+        assert home.verdicts("testing") == {home.base_id(): "evaluated"}
+        found = [*votes(home, "probe"), *votes(home, "eval")]
+        assert set(found) == {0.5}
+        assert len(server.asked) == 2 * len(found) + 1  # the vote that the budget had no second one for
+        assert len(child.asked) == 1
+
+
+def test_votes_are_waited_for_in_a_bounded_time(tmp_path: Path, serve: Callable[..., JudgeServer]) -> None:
+    server = serve(longer)
+    told = {"url": f"http://127.0.0.1:{server.server_port}", "model": "wise", "daily_tokens": 300}
+    tasks = {"babi_qa1_100.jsonl": Choice(task="rooms", metric="judge")}
+    with home_of_tasks(tmp_path / "run", tasks, judge=told, inference={"concurrency": 1}) as home:
+        for age_s in (0.0, 0.9 * LONGEST_WAIT_S["budget"]):
+            home.bus(TESTING, children=ByHeart()).sweep()
+            assert home.verdicts("testing") == {}
+            (kept,) = (home.settings.work_folder / "answers").rglob(KEPT)
+            os.utime(kept, (kept.stat().st_mtime - age_s,) * 2)
+        os.utime(kept, (kept.stat().st_mtime - 0.2 * LONGEST_WAIT_S["budget"],) * 2)
+        home.bus(TESTING, children=ByHeart()).sweep()
+        assert home.verdicts("testing") == {home.base_id(): "evaluated"}
+        found = [*votes(home, "probe"), *votes(home, "eval")]
+        assert (found.count(0.5), found.count(None)) == (1, len(found) - 1)
+
+
+def test_a_judge_that_refuses_every_request_is_waited_for(tmp_path: Path, serve: Callable[..., JudgeServer]) -> None:
+    """As with a key that has run out: no request is replied to, until the operator has mended it."""
+    left = [0]
+
+    def decide(first: str, second: str) -> str | int:
+        left[0] -= 1
+        return 401 if left[0] >= 0 else longer(first, second)
+
+    server, child = serve(decide), ByHeart()
+    told = {"url": f"http://127.0.0.1:{server.server_port}", "model": "wise"}
+    tasks = {"babi_qa1_100.jsonl": Choice(task="rooms", metric="judge")}
+    with home_of_tasks(tmp_path / "run", tasks, judge=told) as home:
+        left[0] = len(home.suite_items("probe"))
+        home.bus(TESTING, children=child).sweep()
+        assert home.verdicts("testing") == {home.base_id(): "evaluated"}
+        assert set(votes(home, "probe")) == {0.5}
+        assert len(child.asked) == 1

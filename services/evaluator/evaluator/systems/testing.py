@@ -5,25 +5,21 @@ request. Every item is stored.
 from __future__ import annotations
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratchet.atomic_files import atomic_write
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.load_evaluation import ITEMS
 from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import (
-    ItemRecord,
     level_rates,
     overall_rate,
     rates_from_json,
     rates_to_json,
     records_from_lines,
-    records_to_lines,
     scores_in_words,
     task_scores,
 )
@@ -49,7 +45,6 @@ from ratchet.ledger.tables import (
     CheckpointRow,
     EvaluationRequestRow,
     EvaluationRow,
-    SpendingRow,
     SuiteRow,
     VerdictRow,
 )
@@ -57,19 +52,15 @@ from ratchet.lines import read_lines
 from ratchet.settings import Settings
 from ratchet.systems import Lane, Outcome, Subject, System, Verdict, Work
 from ratchet.tasks.registry import grader_id
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from evaluator.preferences import Judge, judge_id, judged
+from evaluator.preferences import judge_id
 from evaluator.ranking import tally
 from evaluator.testing_child import SuiteFile, SuiteResult, TestingResult, TestingSpec, read_suite
+from evaluator.votes import ask_judge, kept_result
 
 NAME = "testing"
-
-JUDGE = "judge"
-"""Name of the LLM judge among what is spent on model servers."""
-
-DAY_S = 86_400.0
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
@@ -109,68 +100,22 @@ def do(work: Work) -> Outcome:
         shutil.rmtree(_answers(work, assignment.checkpoint.id), ignore_errors=True)
         return Verdict("superseded", f"{assignment.overtaken_by} is newer and has been tested already")
     spec = _spec(work, assignment)
-    answer = work.child(
-        "evaluator.testing_child:run_suites",
-        spec.model_dump(mode="json"),
-        lambda message: work.pulse.beat(f"{assignment.checkpoint.id} {_note(message)}"),
-    )
-    result = TestingResult.model_validate(answer)
-    if result.broken is None:
-        _ask_judge(work, spec, result)
+    result = kept_result(spec) or _answered(work, spec)
+    waiting = ask_judge(work, spec, result) if result.broken is None else None
+    if waiting is not None:
+        return waiting
     verdict = _broken(assignment.checkpoint.id, result) if result.broken else _evaluated(work, assignment, result)
     shutil.rmtree(_answers(work, assignment.checkpoint.id), ignore_errors=True)
     return verdict
 
 
-def _ask_judge(work: Work, spec: TestingSpec, result: TestingResult) -> None:
-    """Add the LLM judge's preferences to the items of metric judge, and record what they cost."""
-    paths = {suite.name: suite.path for suite in spec.suites}
-    for pool, outcome in result.suites.items():
-        records = records_from_lines(read_lines(outcome.items))
-        if any(record.metric == "judge" for record in records):
-            voted = _judged(work, pool, records, paths[pool])
-            atomic_write(outcome.items, records_to_lines(voted), durable=True)
-
-
-def _judged(work: Work, pool: str, records: tuple[ItemRecord, ...], suite: Path) -> tuple[ItemRecord, ...]:
-    def note(done: int, total: int) -> None:
-        work.pulse.beat(f"{work.subject.id} judge {pool} {done}/{total}")
-
-    judge = Judge(work.settings.judge, work.settings.inference, _left_today(work))
-    try:
-        return judged(records, read_suite(suite), judge, note)
-    finally:
-        judge.close()
-        _record_spending(work, judge)
-
-
-def _left_today(work: Work) -> int | None:
-    """Tokens of the judge's daily budget that were not spent in the last 24 hours; None without a budget."""
-    budget = work.settings.judge.daily_tokens
-    if budget is None:
-        return None
-    spent = select(func.sum(SpendingRow.prompt_tokens + SpendingRow.answer_tokens)).where(
-        SpendingRow.generator == JUDGE, SpendingRow.created_at >= time.time() - DAY_S
+def _answered(work: Work, spec: TestingSpec) -> TestingResult:
+    answer = work.child(
+        "evaluator.testing_child:run_suites",
+        spec.model_dump(mode="json"),
+        lambda message: work.pulse.beat(f"{work.subject.id.partition('/')[0]} {_note(message)}"),
     )
-    with work.read() as session:
-        return max(0, budget - int(session.scalar(spent) or 0))
-
-
-def _record_spending(work: Work, judge: Judge) -> None:
-    def effects(tx: Transaction) -> None:
-        tx.session.add(
-            SpendingRow(
-                generator=JUDGE,
-                refill=work.subject.id,
-                requests=judge.requests,
-                prompt_tokens=judge.prompt_tokens,
-                answer_tokens=judge.answer_tokens,
-                created_at=tx.now,
-            )
-        )
-
-    if judge.requests:
-        work.commit(effects)
+    return TestingResult.model_validate(answer)
 
 
 def _note(message: Mapping[str, Any]) -> str:
