@@ -64,7 +64,7 @@ def _added(work: Work, name: str, rows: Path, conversion: Conversion) -> Verdict
     """Add the rows as `ratchet data add` does: to the task that they name, or to one with the file's name."""
     stores = (work.settings, work.ledger, work.artifacts)
     try:
-        prepared = add.prepare(*stores, rows, name, add.Choice())
+        prepared = add.prepare(*stores, rows, name, add.Choice(), work.progress)
         work.progress(f"adding {name}")
         if prepared is None:
             add.queue_file(work.ledger, work.artifacts, rows, name)

@@ -54,6 +54,8 @@ def _tell_split(prepared: Prepared) -> None:
     sizes = " · ".join(f"{len(items):,} {pool}" for pool, items in split.held_out.items())
     trained = split.rows - split.held_rows
     typer.echo(f"  held out  {sizes}; the other {trained:,} rows are trained on.")
+    for task, count in split.known.most_common():
+        typer.echo(f"  known     {count:,} rows of the task {task}, or nearly the same: none of them is held out.")
     for line in plan.sentences():
         typer.echo(f"  proof     {line}")
 
@@ -67,6 +69,7 @@ def numbers(prepared: Prepared) -> dict[str, Any]:
         "grader": prepared.task.grader,
         "rows": split.rows,
         "repeated": split.repeated,
+        "known": dict(split.known),
         "unreadable": len(prepared.unreadable),
         "held_out": {pool: len(items) for pool, items in split.held_out.items()},
         "plan": prepared.plan.as_values(),

@@ -8,7 +8,7 @@ permutations (standard error 0.035 at 0.8), and 32 bands of 4 miss a pair at 0.8
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rensa import RMinHash, RMinHashLSH
@@ -17,6 +17,8 @@ THRESHOLD = 0.8
 PERMUTATIONS = 128
 _BANDS = 32
 _RUN = 3
+_FEW = 16
+"""Sketches that are compared one by one rather than searched."""
 SEED = 42
 _WORD = re.compile(r"\w+", re.UNICODE)
 
@@ -53,32 +55,41 @@ class Sketch:
 
 
 @dataclass
-class _Index:
+class SketchIndex:
     """Sketches that can be searched, in the order in which they were added."""
 
     sketches: list[Sketch] = field(default_factory=list)
+    by_numbers: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
     hashes: RMinHashLSH = field(
         default_factory=lambda: RMinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS, num_bands=_BANDS)
     )
 
     def add(self, sketch: Sketch) -> None:
-        self.hashes.insert(len(self.sketches), sketch.minhash)
+        place = len(self.sketches)
+        self.hashes.insert(place, sketch.minhash)
+        self.by_numbers.setdefault(sketch.numbers, []).append(place)
         self.sketches.append(sketch)
 
-    def near(self, sketch: Sketch) -> Iterable[Sketch]:
-        candidates = (self.sketches[place] for place in self.hashes.query(sketch.minhash))
-        return (candidate for candidate in candidates if sketch.is_near(candidate))
+    def near_places(self, sketch: Sketch) -> Iterator[int]:
+        """Where sketches are that are near this one."""
+        same = self.by_numbers.get(sketch.numbers, [])
+        # One template with many numbers fills the bands with texts that all have other numbers.
+        places = same if len(same) <= _FEW else self.hashes.query(sketch.minhash)
+        return (place for place in places if sketch.is_near(self.sketches[place]))
+
+    def near(self, sketch: Sketch) -> Iterator[Sketch]:
+        return (self.sketches[place] for place in self.near_places(sketch))
 
 
 class NearDuplicates:
     """Searches all held-out texts, and the last ``window`` to 2 ``window`` accepted ones, so that memory is bounded."""
 
     def __init__(self, held_out: Iterable[str] = (), window: int = 5_000):
-        self._held_out = _Index()
+        self._held_out = SketchIndex()
         for text in held_out:
             self._held_out.add(Sketch.of(text))
         self._window = window
-        self._older, self._newer = _Index(), _Index()
+        self._older, self._newer = SketchIndex(), SketchIndex()
 
     def is_leak(self, sketch: Sketch) -> bool:
         """Whether a held-out text is nearly this one, whatever its answer."""
@@ -91,5 +102,5 @@ class NearDuplicates:
     def remember(self, sketch: Sketch) -> None:
         """Include this text in later searches."""
         if len(self._newer.sketches) >= self._window:
-            self._older, self._newer = self._newer, _Index()
+            self._older, self._newer = self._newer, SketchIndex()
         self._newer.add(sketch)

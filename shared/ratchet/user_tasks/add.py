@@ -5,13 +5,10 @@ The rows come as a canonical JSONL file (``ratchet.data``); it does not know how
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example, Provenance
@@ -21,17 +18,15 @@ from ratchet.evaluation.record import Metric
 from ratchet.evaluation.suite import POOLS, Pool
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.queue import submit
-from ratchet.ledger.tables import BatchRow, TaskRow
+from ratchet.ledger.tables import TaskRow
 from ratchet.settings import Settings
 from ratchet.stats.split_plan import SplitPlan, plan_split
 from ratchet.tasks import registry
-from ratchet.tasks.graders import text_key
+from ratchet.user_tasks.known_rows import Known, given_rows, owners
 from ratchet.user_tasks.metric import Suggestion, suggest_metric
 from ratchet.user_tasks.split import Split, split_rows
 from ratchet.user_tasks.suites import held_out_rows, publish_rows, renew_suites
 from ratchet.user_tasks.task import Task, all_tasks, name_of_file, require_name
-
-ROWS = "rows.jsonl"
 
 
 @dataclass(frozen=True)
@@ -66,12 +61,18 @@ class Prepared:
 
 
 def prepare(
-    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, file: Path, source: str, choice: Choice
+    settings: Settings,
+    ledger: Ledger,
+    artifacts: ArtifactStore,
+    file: Path,
+    source: str,
+    choice: Choice,
+    progress: Callable[[str], object] = lambda _: None,
 ) -> Prepared | None:
     """Read the rows, choose the metric, and split them; None if all rows are of built-in families.
 
-    Raises DataError for a file without a readable row or with too few, PreconditionFailed for a choice that contradicts
-    a known task.
+    ``progress`` hears of the rows that tasks have already, which may be many. Raises DataError for a file without a
+    readable row, or with too few that can be held out, PreconditionFailed for a choice that contradicts a known task.
     """
     takes_all_rows = choice.task is not None
     sample, counts, unreadable = _survey(file, takes_all_rows)
@@ -87,7 +88,8 @@ def prepare(
             session.expunge(known)
         metrics = {row.name: Task.of(row).metric for row in all_tasks(session, "user")}
         held = held_out_rows(session, artifacts)
-        stored = _stored_keys(session, artifacts, name)
+        before = Known.of(session, name)
+    taken = owners(given_rows(artifacts, before.given, progress))
     suggestion = None
     if known is None:
         suggestion = suggest_metric(sample)
@@ -96,8 +98,7 @@ def prepare(
         task = Task.of(known)
         _require_same(task, choice)
     own = {pool: [row for row in held[pool] if row.family == name] for pool in POOLS}
-    others = frozenset(text_key(row) for pool in POOLS for row in held[pool] if row.family != name)
-
+    taken |= owners((str(row.family), row) for pool in POOLS for row in held[pool] if row.family != name)
     targets = count_targets((metrics | {name: task.metric}).values())
 
     def sizes(rows: int) -> Mapping[Pool, int]:
@@ -108,8 +109,9 @@ def prepare(
         sizes,
         settings.suites.seed,
         held_before=own,
-        trained_before=stored | others,
-        rows_before=known.rows if known is not None else 0,
+        taken=taken,
+        trained_before=given_rows(artifacts, before.given, progress),
+        rows_before=before.rows,
     )
     return Prepared(
         file=file,
@@ -253,17 +255,6 @@ def _name_for(sample: Sequence[Example], source: str) -> str:
     if len(named) == 1 and (only := str(named.pop())) != "text":
         return name_of_file(only)
     return name_of_file(Path(source).name.split(".")[0])
-
-
-def _stored_keys(session: Session, artifacts: ArtifactStore, task: str) -> frozenset[str]:
-    """Keys of the rows that the task has been given to train on, whether or not they have passed the data gate."""
-    query = select(BatchRow.submitted_artifact).where(BatchRow.task == task)
-    found = set()
-    for artifact in session.scalars(query):
-        for _, row in read_examples(artifacts.fetch(artifact) / ROWS):
-            if isinstance(row, Example):
-                found.add(text_key(row))
-    return frozenset(found)
 
 
 def _require_same(task: Task, choice: Choice) -> None:

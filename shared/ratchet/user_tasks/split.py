@@ -1,23 +1,27 @@
 """Splits a task's rows into held-out ones, in three pools, and rows to train on.
 
 Which rows are held out depends on the seed and the rows alone, not on their order. Rows that ask the same, or nearly
-the same, are on one side: a row that is near a held-out one is neither trained nor tested on. Rows stream through
-twice, so that memory grows with the held-out rows only.
+the same, are on one side: a row that is near a held-out one is neither trained nor tested on, and one that nearly
+repeats what a task trains on already is never held out. Rows stream through twice; memory grows with the held-out rows,
+and with the keys of the others.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ratchet.data.example import Example
 from ratchet.data.near_duplicates import NearDuplicates, Sketch
 from ratchet.errors import DataError
+from ratchet.evaluation.record import GENERAL
 from ratchet.evaluation.suite import POOLS, Pool
 from ratchet.tasks.graders import grade_example, text_key
+from ratchet.user_tasks.known_rows import Owned, near_given
 
 MOST_HELD_OUT = 6_000
 """Most rows of a task that are held out, over all pools; more would prove hardly more and cost every checkpoint."""
@@ -31,11 +35,17 @@ Side = Literal["held_out", "near", "training"]
 
 @dataclass(frozen=True)
 class Split:
-    """The held-out rows by pool, and counts. ``rows`` counts distinct questions, ``repeated`` the other rows."""
+    """The held-out rows by pool, and counts. ``rows`` counts distinct questions that no other task has, ``repeated``
+    the other rows of the task.
+
+    ``known`` counts rows that are not held out since a task has them already, the same or, of the rows that could have
+    been held out, nearly the same.
+    """
 
     held_out: dict[Pool, list[Example]]
     rows: int
     repeated: int
+    known: Counter[str] = field(default_factory=Counter)
     _keys: frozenset[str] = frozenset()
     _texts: NearDuplicates = field(default_factory=NearDuplicates)
 
@@ -58,32 +68,36 @@ def split_rows(
     seed: int,
     *,
     held_before: Mapping[Pool, Sequence[Example]] | None = None,
-    trained_before: frozenset[str] = frozenset(),
+    taken: Mapping[str, str] | None = None,
+    trained_before: Iterable[Owned] = (),
     rows_before: int = 0,
 ) -> Split:
     """Choose the held-out rows. ``sizes`` gives the size of each pool for a number of distinct rows.
 
-    For a task that has rows already, ``held_before`` stay held out, rows with the keys ``trained_before`` never become
-    so, and ``rows_before`` distinct ones count towards the sizes. Raises DataError where a pool would be empty.
+    ``taken`` names the task that has a row with this key already, and ``trained_before`` are the rows that tasks have
+    been given to train on: none of these, nor one that nearly repeats it, becomes held out. For a task that has rows
+    already, ``held_before`` stay held out, and ``rows_before`` distinct ones count towards the sizes. Raises DataError
+    where a pool would be empty.
     """
     before = {pool: list((held_before or {}).get(pool, ())) for pool in POOLS}
     kept = {text_key(item) for items in before.values() for item in items}
-    candidates, new, repeated = _candidates(rows, seed, trained_before | kept)
-    wanted = sizes(rows_before + new)
+    candidates, counts = _candidates(rows, seed, kept, taken or {})
+    near = near_given(candidates, trained_before)
+    counts.known.update(near.values())
+    left = [row for place, row in enumerate(candidates) if place not in near]
+    fresh = round(counts.new * len(left) / len(candidates)) if near else counts.new
+    wanted = sizes(rows_before + fresh)
     texts = NearDuplicates(prompt_text(item) for items in before.values() for item in items)
-    drawn = _drawn(candidates, sum(max(0, wanted[pool] - len(before[pool])) for pool in POOLS), texts)
+    drawn = _drawn(left, sum(max(0, wanted[pool] - len(before[pool])) for pool in POOLS), texts)
     for pool in POOLS:
         missing = max(0, wanted[pool] - len(before[pool]))
         before[pool] += drawn[:missing]
         drawn = drawn[missing:]
         if not before[pool]:
-            raise DataError(
-                f"{rows_before + new} different rows are too few: each of the pools {', '.join(POOLS)} needs a row of "
-                "its own that its grader accepts, and the others are trained on. Add rows."
-            )
+            raise DataError(_too_few(rows_before + counts.new, counts.known))
     held = frozenset(text_key(item) for items in before.values() for item in items)
     everything = NearDuplicates(prompt_text(item) for items in before.values() for item in items)
-    return Split(before, rows_before + new, repeated, _keys=held, _texts=everything)
+    return Split(before, rows_before + counts.new, counts.repeated, counts.known, held, everything)
 
 
 def prompt_text(row: Example) -> str:
@@ -91,27 +105,55 @@ def prompt_text(row: Example) -> str:
     return "\n".join(message.content for message in row.prompt)
 
 
+def _too_few(rows: int, known: Counter[str]) -> str:
+    of_users = [(task, count) for task, count in known.most_common() if task != GENERAL]
+    if not of_users:
+        return (
+            f"{rows} different rows are too few: each of the pools {', '.join(POOLS)} needs a row of its own that its "
+            "grader accepts, and the others are trained on. Add rows."
+        )
+    task, count = of_users[0]
+    return (
+        f"the task {task} has {count:,} of these rows already, the same or nearly the same, and too few others are "
+        f"left to be held out: give rows that {task} does not have, or let `ratchet data set {task}` change how it is "
+        "judged."
+    )
+
+
+@dataclass
+class _Counts:
+    """Distinct new rows, repeated ones, and those that another task has, by task."""
+
+    new: int = 0
+    repeated: int = 0
+    known: Counter[str] = field(default_factory=Counter)
+
+
 def _candidates(
-    rows: Iterable[Example], seed: int, excluded: frozenset[str] | set[str]
-) -> tuple[list[Example], int, int]:
-    """The rows of the smallest hashes, in their order; the number of distinct new rows, and of repeated ones."""
+    rows: Iterable[Example], seed: int, kept: Container[str], taken: Mapping[str, str]
+) -> tuple[list[Example], _Counts]:
+    """The new rows of the smallest hashes, in their order."""
     seen: set[bytes] = set()
     smallest: list[tuple[float, int, Example]] = []  # a heap, the largest hash first
-    new = repeated = 0
+    counts = _Counts()
     for number, row in enumerate(rows):
         key = text_key(row)
         digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
-        if digest in seen or key in excluded:
-            repeated += 1
+        owner = taken.get(key)
+        if digest in seen or key in kept or (owner is not None and owner == row.family):
+            counts.repeated += 1
             continue
         seen.add(digest)
-        new += 1
+        if owner is not None:
+            counts.known[owner] += 1
+            continue
+        counts.new += 1
         place = _unit_hash(key, seed)
         if len(smallest) < MOST_HELD_OUT:
             heapq.heappush(smallest, (-place, number, row))
         elif place < -smallest[0][0]:
             heapq.heapreplace(smallest, (-place, number, row))
-    return [row for _, _, row in sorted(smallest, key=lambda one: -one[0])], new, repeated
+    return [row for _, _, row in sorted(smallest, key=lambda one: -one[0])], counts
 
 
 def _drawn(candidates: Iterable[Example], count: int, texts: NearDuplicates) -> list[Example]:

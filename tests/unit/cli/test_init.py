@@ -101,8 +101,9 @@ def test_what_a_save_takes_on_disk_is_said(home: Path, tmp_path: Path) -> None:
     assert re.search(r"disk: a checkpoint takes 5\.\d+ MB and its training state 5\.\d+ MB; [\d,]+ checkpoints", said)
 
 
-def sums(file: Path, count: int = 200) -> Path:
-    file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in range(count)))
+def sums(file: Path, count: int = 200, first: int = 0) -> Path:
+    numbers = range(first, first + count)
+    file.write_text("".join(f'{{"question": "twice {n}?", "answer": "{2 * n}"}}\n' for n in numbers))
     return file
 
 
@@ -126,7 +127,7 @@ def test_the_grading_is_shown_by_example_and_can_be_chosen(home: Path, tmp_path:
     said = ratchet("init", "--data", str(sums(tmp_path / "sums.jsonl"))).stdout
     assert re.search(r"'\d+' is right \(grader numeric\); 'The answer is \d+\.' is right", said)
     assert "held out" in said
-    other = ratchet("init", "--force", "--data", str(sums(tmp_path / "more.jsonl", 90)), "--metric", "loss").stdout
+    other = ratchet("init", "--force", "--data", str(sums(tmp_path / "more.jsonl", 90, 1_000)), "--metric", "loss").stdout
     assert "loss, chosen by you" in other
     assert "nats a token" in other
 
