@@ -5,6 +5,7 @@ This module decides nothing: ``deployer.selection`` rules on the contenders that
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ratchet.evaluation.confidence import Certainty
@@ -21,6 +22,7 @@ from ratchet.ledger.tables import (
 )
 from ratchet.systems import registry
 from ratchet.systems.evaluated_checkpoints import evaluated_without
+from ratchet.user_tasks.task import all_tasks
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -61,28 +63,48 @@ def _missing_judges(session: Session, checkpoint_ids: list[str]) -> dict[str, tu
 
 
 def _held(session: Session, champion_id: str) -> str | None:
-    """What has to happen before any challenge can be opened, or None."""
-    frozen, pool = serving(session).frozen_reason, _given_up(session).get(champion_id)
+    """What has to happen before any challenge can be opened, or None.
+
+    A challenge needs the champion's records, and the base model's confirm record where that has general items.
+    """
+    frozen, given_up = serving(session).frozen_reason, _given_up(session)
     if frozen is not None:
         return f"`ratchet deploy unfreeze` (frozen: {frozen})"
-    return pool and f"`ratchet dead retry`: testing gave up on the champion's {pool} record"
+    if champion_id in given_up:
+        return f"`ratchet dead retry`: testing gave up on the champion's {_names(given_up[champion_id])} record"
+    base_id = session.scalars(select(CheckpointRow.id).order_by(CheckpointRow.ordinal).limit(1)).one()
+    if "confirm" in given_up.get(base_id, ()) and _has_general_items(session, "confirm"):
+        return "`ratchet dead retry`: testing gave up on the base model's confirm record"
+    return None
 
 
-def _given_up(session: Session) -> dict[str, str]:
-    """Checkpoints for which testing has dead-lettered a record on a current suite, with the suite's pool."""
+def _has_general_items(session: Session, pool: str) -> bool:
+    return any(pool in task.held_out for task in all_tasks(session, "general"))
+
+
+def _given_up(session: Session) -> dict[str, set[str]]:
+    """Checkpoints for which testing has dead-lettered records on current suites, with the suites' pools."""
     suites = {current(session, pool).id: pool for pool in ("eval", "confirm")}
     letters = select(DeadLetterRow.subject_id).where(
         DeadLetterRow.system == "testing", DeadLetterRow.subject_kind == "request", DeadLetterRow.resolved_at.is_(None)
     )
     asked = [subject_id.split("/")[:2] for subject_id in session.scalars(letters)]
-    return {checkpoint_id: suites[suite_id] for checkpoint_id, suite_id in asked if suite_id in suites}
+    given_up: dict[str, set[str]] = {}
+    for checkpoint_id, suite_id in asked:
+        if suite_id in suites:
+            given_up.setdefault(checkpoint_id, set()).add(suites[suite_id])
+    return given_up
+
+
+def _names(pools: Collection[str]) -> str:
+    return " and ".join(sorted(pools))
 
 
 def _contender(
     session: Session,
     checkpoint: CheckpointRow,
     ranked: dict[str, Any] | None,
-    given_up: dict[str, str],
+    given_up: dict[str, set[str]],
     missing_judges: tuple[str, ...],
 ) -> Contender:
     regression = session.get(RegressionRow, checkpoint.id)
@@ -95,7 +117,7 @@ def _contender(
         calibrated=session.get(CalibrationRow, checkpoint.id) is not None,
         blocked=block.reason if block else None,
         is_kept=checkpoint.state == "saved",
-        given_up=given_up.get(checkpoint.id),
+        given_up=_names(given_up.get(checkpoint.id, ())) or None,
         over_budget=ranked.get("over_budget") if ranked else None,
         judges=missing_judges,
     )

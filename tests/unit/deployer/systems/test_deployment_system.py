@@ -5,8 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from deployer.gate_inputs import rulings
+from deployer.selection import Challenge, Wait
 from ratchet.ledger import Transaction, operator_actions
-from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRow, RegressionRow, SuiteRow, VerdictRow
+from ratchet.ledger.tables import (
+    ChallengeRow,
+    CheckpointRow,
+    EvaluationRow,
+    RegressionRow,
+    SuiteRow,
+    TaskRow,
+    VerdictRow,
+)
 from ratchet.stats.paired_tests import alpha_spent
 from ratchet.systems import dead_letters
 
@@ -256,6 +266,27 @@ def test_a_record_that_testing_gave_up_is_waited_for_until_a_human_retries_it(de
     deploying.sweep()
     assert deploying.verdicts() == {better: "deployed"}
     assert deploying.challenges() == [(better, 1, "promote")]
+
+
+def test_challenges_are_held_where_testing_gave_up_on_the_bases_record_of_general_items(deploying: Any) -> None:
+    def ruling() -> Any:
+        with deploying.home.ledger.read() as session:
+            return rulings(session)[better]
+
+    deploying.add(easy)
+    deploying.sweep()
+    letter = give_up(deploying, deploying.home.base_id())
+    better = deploying.add(everything)
+    deploying.bus(without_testing=True).sweep()
+    assert ruling() == Challenge()
+    with deploying.home.ledger.write() as tx:
+        task = {"metric": "loss", "grader": None, "pattern": None, "source": "", "rows": 9, "held_rows": 9}
+        times = {"created_at": tx.now, "updated_at": tx.now}
+        tx.session.add(TaskRow(name="general", kind="general", held_out={"confirm": "rows"}, **task, **times))
+    assert ruling() == Wait("`ratchet dead retry`: testing gave up on the base model's confirm record")
+    with deploying.home.ledger.write() as tx:
+        dead_letters.retry(tx, letter, "a human")
+    assert ruling() == Challenge()
 
 
 def give_up(deploying: Any, checkpoint: str) -> int:
