@@ -135,6 +135,10 @@ class AlreadySubmitted(PreconditionFailed):
     """The same rows were submitted before."""
 
 
+class ChangedMeanwhile(PreconditionFailed):
+    """Another process has changed what was read before; trying again may succeed."""
+
+
 class DamagedLedger(PreconditionFailed):
     """The file of an SQLite ledger is not a database, or is damaged."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ratchet.data.file_kinds import PACKED_SUFFIXES, ROW_SUFFIXES, is_rows_file
 from ratchet.data.files import Conversion, convert
-from ratchet.errors import AlreadySubmitted, DataError, PreconditionFailed
+from ratchet.errors import AlreadySubmitted, ChangedMeanwhile, DataError, PreconditionFailed
 from ratchet.systems import NotReady, Outcome, Subject, Verdict, Work
 from ratchet.user_files import open_regular, printable
 from ratchet.user_tasks import add
@@ -60,7 +60,7 @@ def take(work: Work) -> Outcome:
     return _added(work, name, copy, conversion)
 
 
-def _added(work: Work, name: str, rows: Path, conversion: Conversion) -> Verdict:
+def _added(work: Work, name: str, rows: Path, conversion: Conversion) -> Outcome:
     """Add the rows as `ratchet data add` does: to the task that they name, or to one with the file's name."""
     stores = (work.settings, work.ledger, work.artifacts)
     try:
@@ -72,6 +72,8 @@ def _added(work: Work, name: str, rows: Path, conversion: Conversion) -> Verdict
             add.add_prepared(*stores, prepared)
     except AlreadySubmitted as error:
         return Verdict("known", str(error))
+    except ChangedMeanwhile:
+        return NotReady("the rows that another command has just added")
     except (DataError, PreconditionFailed) as error:
         return Verdict("refused", f"{name}: {error}")
     reason = f"{conversion.rows} rows of {name}"

@@ -13,7 +13,7 @@ from typing import Any
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example, Provenance
 from ratchet.data.jsonl import read_examples
-from ratchet.errors import DataError, PreconditionFailed
+from ratchet.errors import ChangedMeanwhile, DataError, PreconditionFailed
 from ratchet.evaluation.record import Metric
 from ratchet.evaluation.suite import POOLS, Pool
 from ratchet.ledger import Ledger, Transaction
@@ -43,14 +43,14 @@ class Choice:
 class Prepared:
     """A file's rows before anything is written: the task, its split and its plan, and what else the file holds.
 
-    ``suggestion`` is None for a known task. ``family_rows`` are of built-in families and belong to no task, unless it
-    ``takes_all_rows``, as a task that was named does.
+    ``before`` is what was known when the rows were split, and ``suggestion`` is None for a known task. ``family_rows``
+    are of built-in families and belong to no task, unless it ``takes_all_rows``, as a task that was named does.
     """
 
     file: Path
     source: str
     task: Task
-    is_new: bool
+    before: Known
     suggestion: Suggestion | None
     split: Split
     plan: SplitPlan
@@ -117,7 +117,7 @@ def prepare(
         file=file,
         source=source,
         task=task,
-        is_new=known is None,
+        before=before,
         suggestion=suggestion,
         split=split,
         plan=plan_rows(settings, task, split.rows, targets),
@@ -185,7 +185,8 @@ def commit(
 ) -> str:
     """Publish the held-out rows and the training rows, and record both in one transaction; returns the batch's id.
 
-    Raises PreconditionFailed for rows that were added before, or if the task was changed meanwhile.
+    Raises AlreadySubmitted for rows that were added before, and ChangedMeanwhile if the task was changed or other rows
+    were added since they were split: some may be held out here and trained on there.
     """
     task, split = prepared.task, prepared.split
     held = {pool: publish_rows(artifacts, items, "suite") for pool, items in split.held_out.items()}
@@ -194,6 +195,8 @@ def commit(
     artifact = artifacts.publish_lines(lines, "batch", {"file": prepared.source, "task": task.name})
 
     with ledger.write() as tx:
+        if Known.of(tx.session, task.name) != prepared.before:
+            raise ChangedMeanwhile(f"rows were added or the task {task.name} was changed meanwhile; try again.")
         origin = {**provenance, "held_out": split.held_rows}
         event = submit(tx, artifact.id, lines.count, "user", origin, priority, task=task.name)
         _record(tx, prepared, held)
@@ -280,8 +283,6 @@ def _training_lines(prepared: Prepared) -> Iterator[str]:
 def _record(tx: Transaction, prepared: Prepared, held: dict[Pool, str]) -> None:
     task, split = prepared.task, prepared.split
     row = tx.session.get(TaskRow, task.name)
-    if (row is None) != prepared.is_new:
-        raise PreconditionFailed(f"the task {task.name} was added by another command meanwhile; try again.")
     values: dict[str, Any] = {
         "held_out": dict(held),
         "rows": split.rows,

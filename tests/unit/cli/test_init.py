@@ -127,7 +127,8 @@ def test_the_grading_is_shown_by_example_and_can_be_chosen(home: Path, tmp_path:
     said = ratchet("init", "--data", str(sums(tmp_path / "sums.jsonl"))).stdout
     assert re.search(r"'\d+' is right \(grader numeric\); 'The answer is \d+\.' is right", said)
     assert "held out" in said
-    other = ratchet("init", "--force", "--data", str(sums(tmp_path / "more.jsonl", 90, 1_000)), "--metric", "loss").stdout
+    more = sums(tmp_path / "more.jsonl", 90, first=1_000)
+    other = ratchet("init", "--force", "--data", str(more), "--metric", "loss").stdout
     assert "loss, chosen by you" in other
     assert "nats a token" in other
 

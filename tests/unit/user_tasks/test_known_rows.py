@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from ratchet.data.example import Example, Message
-from ratchet.errors import DataError
-from ratchet.ledger.tables import BatchRow
+from ratchet.errors import ChangedMeanwhile, DataError
+from ratchet.ledger.tables import BatchRow, TaskRow
 from ratchet.user_tasks.add import Choice, Prepared, commit, prepare
 from ratchet.user_tasks.known_rows import near_given
 
@@ -82,6 +82,25 @@ def test_nothing_is_held_out_that_was_trained_on_in_nearly_the_same_words(
     assert found.split.known["maths"] >= len(trained) > 50
     assert len(held(found)) > 20
     assert not trained & set(held(found))
+
+
+def test_of_two_commands_that_add_to_one_task_at_once_the_second_is_to_try_again(home: Home) -> None:
+    added(home, "first.jsonl", MATHS[:60], "maths")
+    one, two = (prepared(home, f"{n}.jsonl", MATHS[60 * n : 60 * n + 60], "maths") for n in (1, 2))
+    commit(home.settings, home.ledger, home.artifacts, one)
+    with home.ledger.read() as session:
+        before = dict(session.get_one(TaskRow, "maths").held_out)
+    with pytest.raises(ChangedMeanwhile, match="try again"):
+        commit(home.settings, home.ledger, home.artifacts, two)
+    with home.ledger.read() as session:
+        assert dict(session.get_one(TaskRow, "maths").held_out) == before
+
+
+def test_of_two_commands_that_add_the_same_rows_under_two_names_at_once_the_second_is_to_try_again(home: Home) -> None:
+    one, two = (prepared(home, f"{name}.jsonl", MATHS, name) for name in ("maths", "sums"))
+    commit(home.settings, home.ledger, home.artifacts, one)
+    with pytest.raises(ChangedMeanwhile, match="try again"):
+        commit(home.settings, home.ledger, home.artifacts, two)
 
 
 def test_the_same_text_under_another_instruction_is_another_row() -> None:
