@@ -6,6 +6,7 @@ use of the confirm suite leaks some information about it, so after a number of u
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from ratchet.ledger.suites import current, evaluation, outdated_record, request_
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRow, SuiteRow, TaskRow
 from ratchet.settings import Settings
 from ratchet.systems import NotReady, Work
+from ratchet.systems.evaluated_checkpoints import request_again
 from ratchet.tasks import registry
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -31,6 +33,9 @@ CHALLENGES_PER_SUITE = 50
 
 MIN_MASTERY_ITEMS = 5
 """Minimum number of eval items for a level to count as mastered; a single lucky answer proves nothing."""
+
+ASK_AGAIN_S = 6 * 3600.0
+"""Age from which a champion's record without a single vote of the judge is made again, at most as often."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,9 @@ def run_screen(work: Work, challenger_id: str) -> Screen | NotReady:
     sides = read_pair(work, challenger_id, "eval")
     if sides.champion_record is None or sides.challenger_record is None:
         return request_records(sides)
+    unmeasured = unmeasured_tasks(work, sides)
+    if isinstance(unmeasured, NotReady):
+        return unmeasured
     return screen(sides.champion_record, sides.challenger_record, work.settings.gate)
 
 
@@ -107,6 +115,34 @@ def request_records(sides: Pair) -> NotReady:
 
     names = " and ".join(checkpoint.id for checkpoint in sides.absent)
     return NotReady(f"{sides.suite.pool} records of {names}", effects)
+
+
+def unmeasured_tasks(work: Work, sides: Pair) -> NotReady | str | None:
+    """Why no challenger at all could be proved safe: a protected task without any score in the champion's record.
+
+    Where the LLM judge gave no votes, it may do so now: the record is requested again once it is old enough. Where the
+    judge is not configured, or references do not fit the context, another record would be the same.
+    """
+    record = sides.champion_record
+    if record is None:
+        return None
+    measured = {item.family for item in record.items if item.score is not None}
+    lacking = protected_tasks(work, {item.family for item in record.items} - measured) - {GENERAL}
+    items = [item for item in record.items if item.family in lacking]
+    if not items:
+        return None
+    with work.read() as session:
+        row = evaluation(session, sides.champion.id, sides.suite.id)
+    has_judge = work.settings.judge.url is not None and any(item.metric == "judge" for item in items)
+    if row is not None and has_judge and time.time() - row.created_at >= ASK_AGAIN_S:
+        return request_again(row, "deployment")
+    family, why = items[0].family, items[0].no_vote or "no reference answer could be measured: none fits the context"
+    count = sum(item.family == family for item in items)
+    return (
+        f"No checkpoint can be proved safe on the task {family}: of its {count} {sides.suite.pool} items none has a "
+        f"score in the record of the champion {sides.champion.id} ({why}). Mend that, or let checkpoints be deployed "
+        f"without it: `ratchet data set {family} --unprotected`."
+    )
 
 
 def open_challenge(work: Work, sides: Pair) -> ChallengeRow:

@@ -134,7 +134,7 @@ def _score_reason(proof: ScoreProof) -> str:
     if not proof.n:
         return (
             f"Task {proof.family} has no item with a score in both records, of {proof.unscored}: nothing is proved "
-            "about it."
+            f"about it. `ratchet data set {proof.family} --unprotected` lets checkpoints be deployed all the same."
         )
     means = f"{_means(proof.before, proof.after, proof.metric)} on {proof.n} items{_missing(proof.missing)}"
     if proof.rule == "no_net_loss":

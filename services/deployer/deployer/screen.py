@@ -76,7 +76,8 @@ def screen_outcomes(
 
 def _screened(proof: TargetProof, settings: GateSettings) -> TargetScreen:
     decides = can_screen(proof.n, proof.metric, settings.discordant_share, settings.screen_alpha)
-    return TargetScreen(target=proof, decides=decides, passes=proof.proved if decides else proof.effect >= 0)
+    is_not_worse = proof.n > 0 and proof.effect >= 0
+    return TargetScreen(target=proof, decides=decides, passes=proof.proved if decides else is_not_worse)
 
 
 @cache
@@ -98,12 +99,15 @@ def _reason(targets: tuple[TargetScreen, ...], alpha: float, harmed: tuple[Level
     passing = [target for target in targets if target.passes]
     told = [_words(target) for target in passing or targets]
     if not passing:
-        return f"Not promising on the eval suite: {'; '.join(told)}, above {alpha:.2g}."
+        level = f", above {alpha:.2g}" if targets[-1].target.n else ""
+        return f"Not promising on the eval suite: {'; '.join(told)}{level}."
     return f"Promising on the eval suite: {'; '.join(told)}."
 
 
 def _words(screened: TargetScreen) -> str:
     target = screened.target
     place = f"{target.task} " if target.task else ""
+    if not target.n:
+        return f"{place}has no item with a score in both records"
     few = "" if screened.decides else f" ({target.n} items are too few for a screen)"
     return f"{place}{effect_text(target.effect, target.metric)}, p = {target.p:.2g}{few}"

@@ -138,6 +138,14 @@ def test_without_votes_nothing_is_proved() -> None:
     decision = judge(silent, table=(graded(20, 0),))
     assert isinstance(decision, Refuse)
     assert "menus has no item with a score in both records, of 60" in decision.reason
+    assert "`ratchet data set menus --unprotected`" in decision.reason
+
+
+def test_a_target_without_any_score_does_not_pass_the_screen() -> None:
+    silent = PairedScores(family="menus", metric="judge", n=0, unscored=60, before=0, after=0, differences=())
+    seen = screen_outcomes((), "old", "new", SETTINGS, (silent,))
+    assert not seen.is_worth_opening
+    assert seen.reason.startswith("Not promising on the eval suite: menus has no item with a score in both records.")
 
 
 def unreadable(count: int) -> PairedScores:

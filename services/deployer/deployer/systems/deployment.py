@@ -51,6 +51,7 @@ from deployer.challenge import (
     request_records,
     rotate_if_used_up,
     run_screen,
+    unmeasured_tasks,
 )
 from deployer.gate import Promote, Refuse
 from deployer.gate_inputs import SYSTEM_NAME, certainty_of, rulings
@@ -163,6 +164,9 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
         return _refuse(work, "screened out", found.reason, found.model_dump(mode="json"))
     rotate_if_used_up(work)
     sides = read_pair(work, work.subject.id, "confirm")
+    unmeasured = unmeasured_tasks(work, sides)
+    if unmeasured is not None:
+        return unmeasured if isinstance(unmeasured, NotReady) else _settle(work, Settle("refused", unmeasured))
     challenge = open_challenge(work, sides)
     if sides.absent:
         return request_records(sides)
