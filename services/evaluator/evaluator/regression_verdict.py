@@ -44,7 +44,7 @@ from ratchet.evaluation.record import (
 )
 from ratchet.settings.judging import RegressionSettings
 from ratchet.stats.paired_scores import BOUNDS, mean_above_p, mean_interval, mean_lower_bound
-from ratchet.stats.paired_tests import difference_intervals, holm, mcnemar_better, upper_bound
+from ratchet.stats.paired_tests import difference_intervals, holm, lower_bound, mcnemar_better
 from ratchet.stats.power import smallest_detectable
 from ratchet.stats.proportions import Interval
 
@@ -91,9 +91,9 @@ class Drop(BaseModel):
     effect: float
     interval: Interval
     p: float
-    p_holm: float
+    p_holm: float = 1.0
     drop_at_least: float
-    severity: Severity
+    severity: Severity = "none"
 
 
 class ScoreDrop(BaseModel):
@@ -218,40 +218,49 @@ def _judged(
 ) -> tuple[tuple[Drop, ...], list[LossRise], tuple[ScoreDrop, ...]]:
     """All comparisons under one Holm correction: the drops, the rises of the loss, the tasks of other metrics."""
     cells = [(baseline, *cell) for baseline, table in tables.items() if table for cell in _comparisons(table)]
+    share = settings.alpha / max(1, len(cells) + len(rises) + len(compared))
+    scores = [_score_drop(baseline, task, share) for baseline, task in compared]
+    comparisons: list[Drop | LossRise | ScoreDrop] = [*_drops(cells, share), *rises, *scores]
+    corrected = holm([comparison.p for comparison in comparisons])
+    judged = [_corrected(comparison, p, settings) for comparison, p in zip(comparisons, corrected, strict=True)]
+    return (
+        tuple(each for each in judged if isinstance(each, Drop)),
+        [each for each in judged if isinstance(each, LossRise)],
+        tuple(each for each in judged if isinstance(each, ScoreDrop)),
+    )
+
+
+def _corrected(
+    comparison: Drop | LossRise | ScoreDrop, p_holm: float, settings: RegressionSettings
+) -> Drop | LossRise | ScoreDrop:
+    """The comparison with its p after the correction, and what that proves."""
+    if isinstance(comparison, LossRise):
+        return comparison.model_copy(update={"p_holm": p_holm, "is_proved": p_holm <= settings.alpha})
+    is_loss = isinstance(comparison, ScoreDrop) and comparison.metric == "loss"
+    critical = CRITICAL_LOSS_RISE if is_loss else settings.critical_drop
+    severity = _severity(p_holm, comparison.drop_at_least, settings.alpha, critical)
+    return comparison.model_copy(update={"p_holm": p_holm, "severity": severity})
+
+
+def _drops(cells: Sequence[tuple[str, str | None, int | None, OutcomeCounts]], share: float) -> list[Drop]:
+    """The drops before the correction. ``share`` is the alpha of each lower bound."""
     counts = [count for *_, count in cells]
     gains, losses, n = [c.gains for c in counts], [c.losses for c in counts], [c.n for c in counts]
-    raw = [float(p) for p in mcnemar_better(losses, gains)]
-    worse = [_worse_p(task) for _, task in compared]
-    corrected = holm([*raw, *(rise.p for rise in rises), *worse])
-    share = settings.alpha / max(1, len(corrected))
-    least = [-float(bound) for bound in upper_bound(gains, losses, n, share)]
-    intervals = difference_intervals(gains, losses, n)
-    drops = tuple(
+    worse, least = mcnemar_better(losses, gains), lower_bound(losses, gains, n, share)
+    measured = zip(cells, worse, least, difference_intervals(gains, losses, n), strict=True)
+    return [
         Drop(
             baseline=baseline,
             family=family,
             level=level,
             **count.model_dump(),
             effect=count.effect,
-            interval=intervals[i],
-            p=raw[i],
-            p_holm=corrected[i],
-            drop_at_least=least[i],
-            severity=_severity(corrected[i], least[i], settings.alpha, settings.critical_drop),
+            interval=interval,
+            p=float(p),
+            drop_at_least=float(bound),
         )
-        for i, (baseline, family, level, count) in enumerate(cells)
-    )
-    risen = [
-        rise.model_copy(update={"p_holm": p, "is_proved": p <= settings.alpha})
-        for rise, p in zip(rises, corrected[len(cells) :], strict=False)
+        for (baseline, family, level, count), p, bound, interval in measured
     ]
-    of_scores = corrected[len(cells) + len(rises) :]
-    scored = zip(compared, worse, of_scores, strict=True)
-    return (
-        drops,
-        risen,
-        tuple(_score_drop(name, task, p, p_holm, share, settings) for (name, task), p, p_holm in scored),
-    )
 
 
 def _worse_p(task: PairedScores) -> float:
@@ -260,12 +269,8 @@ def _worse_p(task: PairedScores) -> float:
     return float(mean_above_p([-d for d in task.differences], margin, BOUNDS[task.metric]))
 
 
-def _score_drop(
-    baseline: str, task: PairedScores, p: float, p_holm: float, share: float, settings: RegressionSettings
-) -> ScoreDrop:
+def _score_drop(baseline: str, task: PairedScores, share: float) -> ScoreDrop:
     bound = BOUNDS[task.metric]
-    least = mean_lower_bound([-d for d in task.differences], share, bound)
-    critical = CRITICAL_LOSS_RISE if task.metric == "loss" else settings.critical_drop
     return ScoreDrop(
         baseline=baseline,
         family=task.family,
@@ -275,10 +280,8 @@ def _score_drop(
         after=task.after,
         effect=float(np.clip(task.differences, -bound, bound).mean()),
         interval=mean_interval(task.differences, bound),
-        p=p,
-        p_holm=p_holm,
-        drop_at_least=least,
-        severity=_severity(p_holm, least, settings.alpha, critical),
+        p=_worse_p(task),
+        drop_at_least=mean_lower_bound([-d for d in task.differences], share, bound),
     )
 
 

@@ -13,6 +13,7 @@ from evaluator.regression_verdict import (
 from ratchet.evaluation.paired_outcomes import CellOutcomes, PairedScores
 from ratchet.evaluation.record import GENERAL, Evaluation, Metric, in_test_split
 from ratchet.settings.judging import RegressionSettings
+from ratchet.stats.paired_tests import holm
 
 from tests.support.records import evaluation
 
@@ -240,6 +241,16 @@ def test_graded_items_and_tasks_share_one_correction() -> None:
     many = tuple(scores(0.0, family=f"notes{i}") for i in range(30))
     beside = judge_outcomes("new", {"champion": cells}, SETTINGS, scores={"champion": many})
     assert min(d.p_holm for d in alone.drops) <= SETTINGS.alpha < min(d.p_holm for d in beside.drops)
+
+
+def test_each_comparison_keeps_its_own_p_under_the_correction() -> None:
+    two = {name: pairs(rise, 0.2, seed=seed)["champion"] for seed, (name, rise) in enumerate([("c", 0.1), ("b", 0.08)])}
+    tasks = {"c": (scores(-0.09),), "b": (scores(-0.11, family="menus"),)}
+    verdict = judge_outcomes("new", {"c": table((1, 8), (2, 9), (3, 3))}, SETTINGS, two, tasks)
+    found = [*verdict.drops, *verdict.losses, *verdict.scores]
+    assert [each.p_holm for each in found] == holm([each.p for each in found])
+    assert [(each.baseline, each.family) for each in verdict.scores] == [("c", "notes"), ("b", "menus")]
+    assert len({each.p for each in [*verdict.losses, *verdict.scores]}) == 4
 
 
 def test_the_drift_of_the_general_task_is_left_to_the_gate() -> None:
