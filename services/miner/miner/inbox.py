@@ -64,7 +64,7 @@ def _added(work: Work, name: str, rows: Path, conversion: Conversion) -> Outcome
     """Add the rows as `ratchet data add` does: to the task that they name, or to one with the file's name."""
     stores = (work.settings, work.ledger, work.artifacts)
     try:
-        prepared = add.prepare(*stores, rows, name, add.Choice(), work.progress)
+        prepared = add.prepare(*stores, rows, name, add.Choice(), work.progress, str(work.settings.inbox / name))
         work.progress(f"adding {name}")
         if prepared is None:
             add.queue_file(work.ledger, work.artifacts, rows, name)
@@ -79,6 +79,8 @@ def _added(work: Work, name: str, rows: Path, conversion: Conversion) -> Outcome
     reason = f"{conversion.rows} rows of {name}"
     if prepared is not None:
         reason += f" for the task {prepared.task.name} ({prepared.task.metric}), {prepared.split.held_rows} held out"
+    if prepared is not None and prepared.joined:
+        reason += f"; it joins rows of {', '.join(prepared.joined)}, since the file's name is the same"
     if conversion.unreadable:
         reason += f", {conversion.unreadable} of them unreadable; the first: {conversion.refused[0][1]}"
     return Verdict("submitted", reason)

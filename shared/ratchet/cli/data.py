@@ -190,9 +190,11 @@ def ledger_of_home() -> Iterator[tuple[Settings, Ledger]]:
 
 
 class Origin(NamedTuple):
-    """Where rows come from: a printable name of the file or data set, and how many of its rows could be read or not."""
+    """Where rows come from: a printable name of the file or data set, its path, and how many rows could be read or
+    not."""
 
     name: str
+    path: str
     readable: int
     unreadable: int
 
@@ -213,7 +215,7 @@ def add_rows(
     from ratchet.user_tasks import add as adding
 
     store = artifacts(settings)
-    prepared = adding.prepare(settings, ledger, store, rows, origin.name, choice)
+    prepared = adding.prepare(settings, ledger, store, rows, origin.name, choice, path=origin.path)
     found: dict[str, Any] = {"source": origin.name, "batch_ids": [], "unreadable": origin.unreadable}
     if prepared is not None:
         found |= numbers(prepared)
@@ -248,8 +250,9 @@ def converted(source: str, columns: str | None, destination: Path, *, quiet: boo
         typer.echo(f"  {error}", err=True)
     if found.unreadable > MOST_SHOWN:
         typer.echo(f"  … and {found.unreadable - MOST_SHOWN:,} more", err=True)
+    path = source if source.startswith("hf:") else printable(Path(source).resolve())
     name = source if source.startswith("hf:") else printable(Path(source).resolve().name)
-    return Origin(name, found.rows - found.unreadable, found.unreadable)
+    return Origin(name, path, found.rows - found.unreadable, found.unreadable)
 
 
 def _as_values(row: TaskRow, stored: Mapping[str, int]) -> dict[str, Any]:

@@ -24,6 +24,11 @@ def report(prepared: Prepared) -> None:
     ]
     said = "".join(f", {part}" for part in left_out if part)
     typer.echo(f"task {task.name}: {split.rows:,} different rows of {prepared.source}{said}.")
+    if prepared.joined:
+        typer.echo(
+            f"  joins     rows of {', '.join(prepared.joined)}, since the file's name is the same. "
+            "If it is other data, `--task NAME` makes a task of it."
+        )
     if prepared.suggestion is not None:
         chosen = "chosen by you" if task.metric != prepared.suggestion.metric else f"since {prepared.suggestion.why}"
         typer.echo(f"  metric    {task.metric}, {chosen}; `--metric` changes it.")
@@ -70,6 +75,7 @@ def numbers(prepared: Prepared) -> dict[str, Any]:
         "rows": split.rows,
         "repeated": split.repeated,
         "known": dict(split.known),
+        "joined": list(prepared.joined),
         "unreadable": len(prepared.unreadable),
         "held_out": {pool: len(items) for pool, items in split.held_out.items()},
         "plan": prepared.plan.as_values(),

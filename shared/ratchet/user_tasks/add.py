@@ -43,7 +43,9 @@ class Choice:
 class Prepared:
     """A file's rows before anything is written: the task, its split and its plan, and what else the file holds.
 
-    ``before`` is what was known when the rows were split, and ``suggestion`` is None for a known task. ``family_rows``
+    ``before`` is what was known when the rows were split, and ``suggestion`` is None for a known task. ``joined`` names
+    where a known task's rows came from if its name alone, which is that of this file too, tells that they belong
+    together. ``family_rows``
     are of built-in families and belong to no task, unless it ``takes_all_rows``, as a task that was named does.
     """
 
@@ -51,6 +53,8 @@ class Prepared:
     source: str
     task: Task
     before: Known
+    path: str
+    joined: tuple[str, ...]
     suggestion: Suggestion | None
     split: Split
     plan: SplitPlan
@@ -68,11 +72,13 @@ def prepare(
     source: str,
     choice: Choice,
     progress: Callable[[str], object] = lambda _: None,
+    path: str = "",
 ) -> Prepared | None:
     """Read the rows, choose the metric, and split them; None if all rows are of built-in families.
 
-    ``progress`` hears of the rows that tasks have already, which may be many. Raises DataError for a file without a
-    readable row, or with too few that can be held out, PreconditionFailed for a choice that contradicts a known task.
+    ``source`` is the name of a file or data set, and ``path`` tells it from others of that name. ``progress`` hears of
+    the rows that tasks have already, which may be many. Raises DataError for a file without a readable row, or with too
+    few that can be held out, PreconditionFailed for a choice that contradicts a known task.
     """
     takes_all_rows = choice.task is not None
     sample, counts, unreadable = _survey(file, takes_all_rows)
@@ -80,7 +86,8 @@ def prepare(
         raise PreconditionFailed(f"{source} has no readable row; nothing was added.")
     if counts["own"] == 0:
         return None
-    name = choice.task or _name_for(sample, source)
+    told = choice.task or _name_told(sample)
+    name = told or name_of_file(Path(source).name.split(".")[0])
     require_name(name)
     with ledger.read() as session:
         known = session.get(TaskRow, name)
@@ -118,6 +125,8 @@ def prepare(
         source=source,
         task=task,
         before=before,
+        path=path,
+        joined=() if known is None or told or path in before.paths else tuple(sorted(before.paths)) or (known.source,),
         suggestion=suggestion,
         split=split,
         plan=plan_rows(settings, task, split.rows, targets),
@@ -197,7 +206,7 @@ def commit(
     with ledger.write() as tx:
         if Known.of(tx.session, task.name) != prepared.before:
             raise ChangedMeanwhile(f"rows were added or the task {task.name} was changed meanwhile; try again.")
-        origin = {**provenance, "held_out": split.held_rows}
+        origin = {**provenance, "held_out": split.held_rows, "path": prepared.path}
         event = submit(tx, artifact.id, lines.count, "user", origin, priority, task=task.name)
         _record(tx, prepared, held)
         tx.emit(event)
@@ -252,12 +261,10 @@ def _survey(file: Path, takes_all_rows: bool) -> tuple[list[Example], dict[str, 
     return sample, counts, unreadable
 
 
-def _name_for(sample: Sequence[Example], source: str) -> str:
-    """The family or skill that all rows name, else the file's name."""
+def _name_told(sample: Sequence[Example]) -> str | None:
+    """The family or skill that all rows name, if there is one."""
     named = {row.family for row in sample}
-    if len(named) == 1 and (only := str(named.pop())) != "text":
-        return name_of_file(only)
-    return name_of_file(Path(source).name.split(".")[0])
+    return name_of_file(only) if len(named) == 1 and (only := str(named.pop())) != "text" else None
 
 
 def _require_same(task: Task, choice: Choice) -> None:

@@ -33,14 +33,15 @@ Owned = tuple[str, Example]
 class Known:
     """What the ledger has of a task, None and 0 for a new one, and which rows all tasks have been given.
 
-    Two are equal if nobody has added rows to any task between, nor changed this one. ``given`` names a task and an
-    artifact each, this task's last.
+    Two are equal if nobody has added rows to any task between, nor changed this one. ``paths`` says where this task's
+    rows came from; ``given`` names a task and an artifact each, this task's last.
     """
 
     version: int | None
     rows: int
     held_out: Mapping[str, str]
     batches: frozenset[str]
+    paths: frozenset[str] = field(compare=False)
     given: tuple[tuple[str, str], ...] = field(compare=False)
 
     @classmethod
@@ -54,6 +55,7 @@ class Known:
             rows=task.rows if task is not None else 0,
             held_out=dict(task.held_out) if task is not None else {},
             batches=frozenset(batch.id for batch in batches if batch.origin == "user"),
+            paths=frozenset(path for batch in batches if batch.task == name and (path := batch.provenance.get("path"))),
             given=(*replayed, *sorted(given, key=lambda one: one[0] == name)),
         )
 

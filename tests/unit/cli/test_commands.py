@@ -201,6 +201,25 @@ def test_a_dry_run_shows_the_split_and_adds_nothing(empty_ledger: Ledger, tmp_pa
         assert session.query(BatchRow).filter(BatchRow.task.is_not(None)).count() == 0
 
 
+def test_a_file_that_joins_a_task_by_its_name_alone_is_told_with_the_way_out(
+    empty_ledger: Ledger, tmp_path: Path
+) -> None:
+    german, french = (tmp_path / name / "train.jsonl" for name in ("german", "french"))
+    for file, first in ((german, 0), (french, 500)):
+        file.parent.mkdir()
+        rows = ({"question": f"Where is {n}?", "answer": f"in {n}"} for n in range(first, first + 20))
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "joins" not in ratchet("data", "add", str(german)).stdout
+    said = ratchet("data", "add", str(french), "--dry-run").stdout
+    assert str(german) in said
+    assert "`--task NAME`" in said
+    assert "joins" not in ratchet("data", "add", str(french), "--task", "train", "--dry-run").stdout
+    ratchet("data", "add", str(french))
+    with german.open("a") as more:
+        more.write(json.dumps({"question": "Where is 900?", "answer": "in 900"}) + "\n")
+    assert "joins" not in ratchet("data", "add", str(german)).stdout
+
+
 def test_how_a_task_is_judged_can_be_changed(empty_ledger: Ledger, tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps({"question": f"Where is {n}?", "answer": f"in {n}"}) + "\n" for n in range(20)))
