@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ratchet.artifacts import Artifact, ArtifactStore, weights_digest
+from ratchet.data.example import Example
 from ratchet.errors import SettingsError
 from ratchet.evaluation.build_suites import build_suites
 from ratchet.evaluation.load_evaluation import suite_row
@@ -26,13 +28,18 @@ from ratchet.ledger.tables import CheckpointRow, LineageRow, LockedSettingRow, T
 from ratchet.plugins import require_plugins
 from ratchet.processes.child_runner import ChildRunner
 from ratchet.settings import Settings
+from ratchet.tasks.graders import text_key
 from ratchet.user_tasks.general import REPLAY, TASK, GeneralSpec, general_rows, read_prompts
+from ratchet.user_tasks.known_rows import Known, given_rows
 from ratchet.user_tasks.suites import held_out_rows, publish_rows, publish_suites, renew_suites
 
 log = logging.getLogger(__name__)
 
 Prepare = Callable[[Settings, dict[str, Any]], object]
 """Copies the base model into the folder that a spec names (see ratchet.run.base_model)."""
+
+Answer = Callable[[Settings, dict[str, Any]], Mapping[str, Any]]
+"""The base model's answers to the prompts of a GeneralSpec (see ratchet.user_tasks.general)."""
 
 PREPARE = "ratchet.run.base_model:prepare_base_model"
 ANSWER_PROMPTS = "ratchet.user_tasks.general:answer_prompts"
@@ -44,6 +51,11 @@ WAY_OUT = "Set it back, or start again with another home (or `ratchet reset`)."
 def prepare_in_child(settings: Settings, spec: dict[str, Any]) -> object:
     """Prepare the base model in a child process, since it needs torch."""
     return run_in_child(settings, PREPARE, spec)
+
+
+def answer_in_child(settings: Settings, spec: dict[str, Any]) -> Mapping[str, Any]:
+    """Have the base model answer general prompts in a child process, since it needs torch."""
+    return run_in_child(settings, ANSWER_PROMPTS, spec)
 
 
 def run_in_child(settings: Settings, target: str, spec: dict[str, Any]) -> Mapping[str, Any]:
@@ -59,7 +71,11 @@ def _log_note(message: Mapping[str, Any]) -> None:
 
 
 def bootstrap(
-    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepare: Prepare = prepare_in_child
+    settings: Settings,
+    ledger: Ledger,
+    artifacts: ArtifactStore,
+    prepare: Prepare = prepare_in_child,
+    answer: Answer = answer_in_child,
 ) -> bool:
     """Set up an empty ledger; returns whether it was empty. Raises SettingsError for an unusable base model.
 
@@ -75,7 +91,7 @@ def bootstrap(
         renew_suites(settings, ledger, artifacts)
         return False
     model, to_lock = _publish_base(settings, artifacts, prepare)
-    add_general_task(settings, ledger, artifacts, model)
+    add_general_task(settings, ledger, artifacts, model, answer)
     with ledger.read() as session:
         own = held_out_rows(session, artifacts)
     suites = publish_suites(list(build_suites(settings.suites, own).values()), artifacts)
@@ -104,9 +120,19 @@ def _publish_base(settings: Settings, artifacts: ArtifactStore, prepare: Prepare
     return artifacts.publish(folder, "checkpoint", provenance, consume=True), to_lock
 
 
-def add_general_task(settings: Settings, ledger: Ledger, artifacts: ArtifactStore, model: Artifact) -> None:
-    """Add the task ``general`` with the base model's answers, unless it is the built-in model, which knows nothing."""
+def add_general_task(
+    settings: Settings, ledger: Ledger, artifacts: ArtifactStore, model: Artifact, answer: Answer = answer_in_child
+) -> None:
+    """Add the task ``general`` with the base model's answers, unless it is the built-in model, which knows nothing.
+
+    It takes the place of one that a first run has left which did not end: users' rows may have been added since.
+    """
+    with ledger.write() as tx:
+        left = tx.session.get(TaskRow, TASK.name)
+        if left is not None and tx.session.get(LineageRow, MAIN) is None:
+            tx.session.delete(left)
     prompts = () if settings.model.path == TINY_MODEL else read_prompts(settings.suites.general_prompts)
+    prompts = _not_asked_by_users(prompts, ledger, artifacts)
     if not prompts:
         return
     now = ledger.now()
@@ -121,7 +147,7 @@ def add_general_task(settings: Settings, ledger: Ledger, artifacts: ArtifactStor
         system_prompt=settings.monitoring.system_prompt_base,
         day=day_of(now),
     )
-    answered = run_in_child(settings, ANSWER_PROMPTS, spec.model_dump(mode="json"))
+    answered = answer(settings, spec.model_dump(mode="json"))
     held, replayed = general_rows(prompts, answered["answers"])
     if not replayed:
         log.warning("the base model ends too few of its answers to general prompts, so nothing protects them")
@@ -142,6 +168,19 @@ def add_general_task(settings: Settings, ledger: Ledger, artifacts: ArtifactStor
                     updated_at=tx.now,
                 )
             )
+
+
+def _not_asked_by_users(prompts: tuple[str, ...], ledger: Ledger, artifacts: ArtifactStore) -> tuple[str, ...]:
+    """The prompts that are no row of a user's task: those are held out, or taught other answers than the base's."""
+    with ledger.read() as session:
+        held = held_out_rows(session, artifacts)
+        given = Known.of(session, TASK.name).given
+    keys = {prompt: text_key(Example.ask(prompt, "")) for prompt in prompts}
+    rows = chain(*held.values(), (row for _, row in given_rows(artifacts, given)))
+    asked = set(keys.values()).intersection(map(text_key, rows))
+    if asked:
+        log.info("%d general prompts are left out: your rows ask the same", len(asked))
+    return tuple(prompt for prompt in prompts if keys[prompt] not in asked)
 
 
 def _record_base(tx: Transaction, model: Artifact) -> None:

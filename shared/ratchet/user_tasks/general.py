@@ -20,6 +20,7 @@ from ratchet.errors import DataError, SettingsError
 from ratchet.evaluation.record import GENERAL
 from ratchet.evaluation.suite import POOLS, Pool
 from ratchet.settings.serving import InferenceSettings
+from ratchet.tasks.graders import text_key
 from ratchet.user_tasks.task import Task
 
 TASK = Task(name=GENERAL, kind="general", metric="loss")
@@ -57,21 +58,24 @@ class GeneralSpec(BaseModel):
 
 
 def read_prompts(chosen: Path | str) -> tuple[str, ...]:
-    """The prompts that a setting names: ``builtin``, ``none``, or a file. Raises SettingsError for an unusable file."""
+    """The prompts that a setting names: ``builtin``, ``none``, or a file, each once however it is written.
+
+    Raises SettingsError for an unusable file.
+    """
     if chosen == "none":
         return ()
     if chosen == "builtin":
         text = files("ratchet.user_tasks").joinpath("general_prompts.txt").read_text(encoding="utf-8")
         return tuple(line for line in text.split("\n") if line)
-    prompts = []
+    prompts: dict[str, str] = {}
     try:
         for _, row in read_examples(Path(chosen)):
             if isinstance(row, DataError):
                 raise row
-            prompts.append(row.question)
+            prompts.setdefault(text_key(Example.ask(row.question, "")), row.question)
     except DataError as error:
         raise SettingsError(f"suites.general_prompts: {error}") from error
-    return tuple(dict.fromkeys(prompts))
+    return tuple(prompts.values())
 
 
 def answer_prompts(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

@@ -6,18 +6,22 @@ from typing import Any
 
 import pytest
 from ratchet.artifacts import ArtifactStore, weights_digest
+from ratchet.data.example import Example
 from ratchet.errors import PreconditionFailed, SettingsError
 from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_suite
-from ratchet.evaluation.suite import POOLS, Suite
+from ratchet.evaluation.suite import POOLS, Pool, Suite
 from ratchet.ledger import Ledger
 from ratchet.ledger.deployments import champion, serving
 from ratchet.ledger.lineage import head, lineage
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import CheckpointRow, DeploymentRow, OutboxRow, SuiteRow
+from ratchet.ledger.tables import CheckpointRow, DeploymentRow, OutboxRow, SuiteRow, TaskRow
 from ratchet.run.bootstrap import bootstrap
 from ratchet.settings import Settings
+from ratchet.user_tasks import add
+from ratchet.user_tasks.general import TASK, read_prompts
+from ratchet.user_tasks.suites import publish_rows
 
 from tests.support.home import SMALL, made_up_model
 
@@ -127,6 +131,42 @@ def test_families_and_levels_that_are_named_later_come_into_the_suites(
     with ledger.read() as session:
         assert current(session, "confirm").uses == 7
         assert session.query(SuiteRow).count() == 6
+
+
+def test_general_prompts_that_users_rows_ask_are_left_out(
+    tmp_path: Path, ledger: Ledger, artifacts: ArtifactStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = settings(
+        tmp_path, model={"path": "ORG/BASE"}, suites={**SMALL["suites"], "families": [], "general_prompts": "builtin"}
+    )
+    prompts = read_prompts("builtin")
+    file = tmp_path / "mine.jsonl"
+    own = [*(f"{prompt.upper()} " for prompt in prompts[::2]), *(f"Room {n}, which floor?" for n in range(40))]
+    file.write_text("".join(Example.ask(text, f"It is so: {n}.").to_line() + "\n" for n, text in enumerate(own)))
+    prepared = add.prepare(wanted, ledger, artifacts, file, file.name, add.Choice(metric="loss"))
+    assert prepared is not None
+    add.add_prepared(wanted, ledger, artifacts, prepared)
+    # What a first run has left that did not end, before the rows were added.
+    with ledger.write() as tx:
+        left = {pool: publish_rows(artifacts, prepared.split.held_out["eval"], "suite") for pool in POOLS}
+        tx.session.add(general_task(left, tx.now))
+
+    def answer(_settings: Settings, spec: dict[str, Any]) -> dict[str, list[str]]:
+        return {"answers": [f"An answer to {prompt}" for prompt in spec["prompts"]]}
+
+    with caplog.at_level("INFO"):
+        assert bootstrap(wanted, ledger, artifacts, prepare, answer)
+    assert f"{len(prompts[::2])} general prompts are left out" in caplog.text
+    asked = [
+        i.question for suite in suites_of(ledger, artifacts).values() for i in suite.items if i.family == "general"
+    ]
+    assert asked
+    assert set(asked) <= set(prompts[1::2])
+
+
+def general_task(held_out: dict[Pool, str], now: float) -> TaskRow:
+    values = {**TASK.model_dump(), "source": "builtin", "rows": 3, "held_rows": 3}
+    return TaskRow(**values, held_out=dict(held_out), created_at=now, updated_at=now)
 
 
 @pytest.mark.parametrize(("name", "value"), [("seed", 5), ("held_out_share", 0.1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,11 @@ def test_the_prompts_follow_the_setting(tmp_path: Path) -> None:
     assert len(builtin) == len(set(builtin)) >= 100
     assert read_prompts(SuiteSettings(general_prompts="none").general_prompts) == ()
     file = tmp_path / "mine.jsonl"
-    file.write_text('{"prompt": "Who are you?", "completion": "-"}\n{"question": "And I?", "answer": "-"}\n')
+    rows = [
+        {"prompt": "Who are you?", "completion": "-"},
+        *({"question": q, "answer": "-"} for q in ("And I?", "and i")),
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read_prompts(SuiteSettings(general_prompts=file).general_prompts) == ("Who are you?", "And I?")
 
 
