@@ -85,10 +85,21 @@ def task(differences: Floats, family: str = "notes") -> PairedScores:
     return PairedScores(family=family, metric="loss", n=len(values), before=2.0, after=2.0, differences=values)
 
 
-def challenge(k: int, tasks: tuple[PairedScores, ...], table: tuple[CellOutcomes, ...] = ()) -> bool:
-    """Whether the gate promotes."""
+Table = tuple[CellOutcomes, ...]
+
+
+def challenge(
+    k: int,
+    tasks: tuple[PairedScores, ...],
+    table: Table = (),
+    *,
+    seen: tuple[PairedScores, ...] = (),
+    seen_table: Table = (),
+) -> bool:
+    """Whether the gate promotes; ``seen`` are the outcomes on the eval suite."""
     names = frozenset([*(one.family for one in tasks), *(cell.family for cell in table)])
-    told = {"champion": "old", "challenger": "new", "smoke_passed": True, "settings": SETTINGS}
+    told: dict[str, object] = {"champion": "old", "challenger": "new", "smoke_passed": True, "settings": SETTINGS}
+    told |= {"screened_table": seen_table, "screened_scores": seen}
     return isinstance(conclude(weigh(table, k=k, mastered={}, scores=tasks, tasks=names, **told)), Promote)  # type: ignore[arg-type]
 
 
@@ -102,11 +113,13 @@ def promoted_at(
     p = mean_above_p(decided, 0.0, BOUND)
     k = 0
     for checkpoint in range(CHECKPOINTS):
-        if not screen_outcomes((), "old", "new", SETTINGS, (task(seen[checkpoint]),)).is_worth_opening:
+        screened = (task(seen[checkpoint]),)
+        if not screen_outcomes((), "old", "new", SETTINGS, screened).is_worth_opening:
             continue
         k += 1
         # Where the target is not proved the gate refuses, whatever else it says: only then it is spared the work.
-        if p[checkpoint] <= alpha_spent(SETTINGS.alpha, k) and challenge(k, (task(decided[checkpoint]),)):
+        is_proved = p[checkpoint] <= alpha_spent(SETTINGS.alpha, k)
+        if is_proved and challenge(k, (task(decided[checkpoint]),), seen=screened):
             return k
     return None
 
@@ -134,7 +147,7 @@ def graded_promoted_at(
     for seen, decided in zip(*tables, strict=True):
         if screen_outcomes(seen, "old", "new", SETTINGS).is_worth_opening:
             k += 1
-            if challenge(k, (), decided):
+            if challenge(k, (), decided, seen_table=seen):
                 return k
     return None
 
@@ -143,7 +156,9 @@ def harm_is_refused(harm: Differences, sizes: tuple[int, int], rng: np.random.Ge
     """A first challenger that is better by 0.3 nats on one task, and worse on another."""
     better, worse = Differences.of("normal, sd 0.2", 0.3), harm
     gained, lost = (each.draw(1, sizes[1], 0.0, rng)[0] for each in (better, worse))
-    return not challenge(1, (task(gained), task(lost, "letters")))
+    seen_gained, seen_lost = (each.draw(1, sizes[0], 0.0, rng)[0] for each in (better, worse))
+    seen = (task(seen_gained), task(seen_lost, "letters"))
+    return not challenge(1, (task(gained), task(lost, "letters")), seen=seen)
 
 
 def measure(runs: int, seed: int) -> Iterator[Row]:

@@ -188,6 +188,10 @@ def judge_pair(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote |
     assert sides.champion_record is not None
     assert sides.challenger_record is not None
     families = {item.family for item in sides.champion_record.items}
+    seen = read_pair(work, sides.challenger.id, "eval")
+    screened = None
+    if seen.champion_record is not None and seen.challenger_record is not None:
+        screened = seen.champion_record, seen.challenger_record
     return decide(
         sides.champion_record,
         sides.challenger_record,
@@ -197,6 +201,7 @@ def judge_pair(work: Work, sides: Pair, k: int, smoke_passed: bool) -> Promote |
         smoke_passed=smoke_passed,
         tasks=protected_tasks(work, families),
         base=sides.base_record,
+        screened=screened,
     )
 
 

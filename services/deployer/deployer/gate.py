@@ -38,6 +38,8 @@ from deployer.gate_reasons import promotion_reason, refusal_reasons
 from deployer.proof_values import FamilyProof, FrozenModel, GeneralProof, LevelHarm, ScoreProof, TargetProof
 from deployer.proofs import (
     HARM_ALPHA,
+    expected_share,
+    expected_spread,
     find_harm,
     prove_family,
     prove_general,
@@ -99,13 +101,15 @@ def decide(
     *,
     tasks: AbstractSet[str] = frozenset(),
     base: Evaluation | None = None,
+    screened: tuple[Evaluation, Evaluation] | None = None,
 ) -> Promote | Refuse:
     """Decide on the k-th challenge (from 1) of this champion, from the confirm records of both.
 
     ``mastered`` are the champion's mastered levels of the protected families, from its eval record and never from the
     confirm record. ``tasks`` are the user's tasks, and the general one, as far as they are protected. ``base`` is the
-    base model's confirm record, needed where the suite has items of the general task. Raises NotComparable or
-    EmptyEvaluation.
+    base model's confirm record, needed where the suite has items of the general task. ``screened`` are the eval records
+    of champion and challenger, by which the margins of the user's tasks are chosen; without them the confirm records
+    choose. Raises NotComparable or EmptyEvaluation.
     """
     drifted = score_table(base, challenger) if base is not None else ()
     evidence = weigh(
@@ -119,6 +123,8 @@ def decide(
         scores=score_table(champion, challenger),
         tasks=tasks,
         drift=next((task for task in drifted if task.family == GENERAL), None),
+        screened_table=outcome_table(*screened) if screened is not None else (),
+        screened_scores=score_table(*screened) if screened is not None else (),
     )
     return conclude(evidence)
 
@@ -135,14 +141,23 @@ def weigh(
     scores: ScoreTable = (),
     tasks: AbstractSet[str] = frozenset(),
     drift: PairedScores | None = None,
+    screened_table: OutcomeTable = (),
+    screened_scores: ScoreTable = (),
 ) -> Evidence:
     """All tests of one challenge. They depend on the records through the paired outcomes alone.
 
-    ``drift`` is the general task from the base's record to the challenger's.
+    ``drift`` is the general task from the base's record to the challenger's. The margins of the user's tasks depend on
+    how much the two models differ on the eval suite (``screened_…``), so that the data tested do not choose them.
     """
     own = sorted({cell.family for cell in table if cell.family in tasks})
     protected = {family: levels for family, levels in mastered.items() if levels and family not in own}
     alpha_k = alpha_spent(settings.alpha, k)
+    own_proofs = [prove_task(table, family, settings, expected_share(screened_table, family)) for family in own]
+    safe_scores = [
+        prove_score_safe(task, settings, expected_spread(screened_scores, task.family))
+        for task in scores
+        if task.family in tasks - {GENERAL}
+    ]
     families = [prove_family(table, family, levels, settings) for family, levels in sorted(protected.items())]
     return Evidence(
         champion=champion,
@@ -150,8 +165,8 @@ def weigh(
         k=k,
         alpha_k=alpha_k,
         targets=prove_targets(table, scores, alpha_k, tasks),
-        families=(*families, *(prove_task(table, family, settings) for family in own)),
-        tasks=tuple(prove_score_safe(task, settings) for task in scores if task.family in tasks - {GENERAL}),
+        families=(*families, *own_proofs),
+        tasks=tuple(safe_scores),
         general=prove_general(drift, settings) if drift is not None and GENERAL in tasks else None,
         unprotected=tuple(sorted(families_of(table, scores) - protected.keys() - tasks)),
         levels=find_harm(table, HARM_ALPHA, scores),

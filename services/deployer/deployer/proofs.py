@@ -42,6 +42,7 @@ from ratchet.stats.power import (
     min_items,
     pool_items,
 )
+from ratchet.stats.split_plan import SPREADS
 
 from deployer.proof_values import FamilyProof, GeneralProof, LevelHarm, ScoreProof, TargetProof
 
@@ -148,16 +149,41 @@ def prove_family(
     )
 
 
-def prove_task(table: OutcomeTable, family: str, settings: GateSettings) -> FamilyProof:
+def expected_share(screened: OutcomeTable, family: str) -> float | None:
+    """The share of a task's items on which the two models differ, by their eval records; None without an item there.
+
+    A challenger that flips many confirm items by chance would be granted a wider margin if the share were theirs. One
+    flip of four items is added, since few eval items may show none by luck.
+    """
+    pool = total_of(cell for cell in screened if cell.family == family)
+    return (pool.gains + pool.losses + 1) / (pool.n + 4) if pool.n else None
+
+
+def expected_spread(screened: ScoreTable, family: str) -> float | None:
+    """The standard deviation of a task's clipped differences, by the eval records, pooled with four assumed items.
+
+    None without two items of the task that both records have a score of.
+    """
+    task = next((task for task in screened if task.family == family), None)
+    if task is None or task.n < 2:
+        return None
+    values = clipped(task.differences, BOUNDS[task.metric])
+    squares = float(values.var(ddof=1)) * (task.n - 1)
+    return sqrt((4 * SPREADS[task.metric] ** 2 + squares) / (task.n + 3))
+
+
+def prove_task(
+    table: OutcomeTable, family: str, settings: GateSettings, expected_share: float | None = None
+) -> FamilyProof:
     """Paired non-inferiority of a user's task, over all its levels, whatever its success rate.
 
-    Half-learnt items flip far more often than mastered ones, so the observed share of discordant items counts. The
-    margin grows until an equal model passes with ``settings.power`` at alpha 1 - power, so that a drop by the margin is
-    refused with that probability.
+    Half-learnt items flip far more often than mastered ones, so the share of discordant items counts that the eval
+    records let expect; where these say nothing, the share seen. The margin grows until an equal model passes with
+    ``settings.power`` at alpha 1 - power, so that a drop by the margin is refused with that probability.
     """
     levels = {cell.level for cell in table if cell.family == family}
     pool = total_of(cell for cell in table if cell.family == family)
-    share = max(PROTECTED_DISCORDANT_SHARE, pool.discordant_share)
+    share = max(PROTECTED_DISCORDANT_SHARE, pool.discordant_share if expected_share is None else expected_share)
     z = 2 * NormalDist().inv_cdf(settings.power)
     margin = min(max(settings.margin, z * sqrt(share / max(pool.n, 1))), LARGEST_MARGINS["accuracy"])
     needed = items_needed(share, settings.margin, SAFETY_ALPHA, settings.power)
@@ -209,10 +235,13 @@ def _family_proof(
     )
 
 
-def prove_score_safe(task: PairedScores, settings: GateSettings) -> ScoreProof:
-    """Paired non-inferiority of a task of metric loss or judge, with a margin that its items can afford."""
+def prove_score_safe(task: PairedScores, settings: GateSettings, expected_spread: float | None = None) -> ScoreProof:
+    """Paired non-inferiority of a task of metric loss or judge, with a margin that its items can afford.
+
+    The margin depends on the spread that is expected by the eval records, and without one on the spread seen.
+    """
     wanted = settings.loss_margin if task.metric == "loss" else settings.margin
-    margin, alpha = _affordable(task, wanted, settings.power)
+    margin, alpha = _affordable(task, wanted, settings.power, expected_spread)
     bound = BOUNDS[task.metric]
     testable = margin <= LARGEST_MARGINS[task.metric]
     differences = _counting_missing(task)
@@ -237,14 +266,17 @@ def prove_score_safe(task: PairedScores, settings: GateSettings) -> ScoreProof:
     )
 
 
-def _affordable(task: PairedScores, wanted: float, power: float) -> tuple[float, float]:
+def _affordable(
+    task: PairedScores, wanted: float, power: float, expected_spread: float | None = None
+) -> tuple[float, float]:
     """Margin and alpha: the wanted margin at SAFETY_ALPHA if an equal model passes with ``power``, else at 1 - power,
     else a larger margin.
     """
     bound = BOUNDS[task.metric]
     if task.n < 2:
         return bound, 1 - power
-    spread = max(float(clipped(task.differences, bound).std(ddof=1)), STEADY_SPREAD * bound)
+    seen = float(clipped(task.differences, bound).std(ddof=1)) if expected_spread is None else expected_spread
+    spread = max(seen, STEADY_SPREAD * bound)
     if affordable_margin(task.n, spread, SAFETY_ALPHA, power, bound) <= wanted:
         return wanted, SAFETY_ALPHA
     return max(wanted, affordable_margin(task.n, spread, 1 - power, power, bound)), 1 - power

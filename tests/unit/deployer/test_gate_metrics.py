@@ -187,6 +187,26 @@ class TestTasksOfFewItems:
         assert isinstance(decision, Promote)
         assert f"sums (drop below {proof.margin:.1%} on 46 items; underpowered" in decision.reason
 
+    def test_the_items_that_are_tested_do_not_choose_the_margin(self) -> None:
+        """A challenger that flips more of them would be granted a wider margin; the eval suite says what to expect."""
+        told = {"champion": "old", "challenger": "new", "k": 1, "mastered": {}, "smoke_passed": True}
+        told |= {"settings": SETTINGS, "tasks": frozenset({"sums", "menus"})}
+
+        def margins(flips: int, spread: float, seen_flips: int, seen_spread: float) -> tuple[float, float]:
+            evidence = weigh(
+                (graded(flips, flips),),
+                scores=(scores(0.0, n=30, spread=spread),),
+                screened_table=(graded(seen_flips, seen_flips, n=31),),
+                screened_scores=(scores(0.0, n=31, spread=seen_spread),),
+                **told,
+            )
+            return evidence.families[0].margin, evidence.tasks[0].margin
+
+        assert margins(1, 0.1, 4, 0.3) == margins(9, 0.4, 4, 0.3)
+        few, many = margins(4, 0.3, 1, 0.1), margins(4, 0.3, 4, 0.3)
+        assert few[0] < many[0] <= 0.15
+        assert few[1] < many[1]
+
     def test_a_task_is_protected_whatever_its_success_rate(self) -> None:
         decision = judge(scores(0.31), table=(graded(1, 9),))
         assert isinstance(decision, Refuse)
