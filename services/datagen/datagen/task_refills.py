@@ -286,18 +286,30 @@ def _end_subject(session: Session, task: TaskRow) -> Subject:
 
 def _why_used_up(session: Session, settings: Settings, task: TaskRow) -> str | None:
     """Why nothing that can be made of the task's rows helps any more; None while something may."""
-    over = passes_over(task)
-    if over is None or not stored_batches(session, task.name) or can_teacher_go_on(session, settings, task):
-        return None
     at_gate = select(BatchRow.id).where(
         BatchRow.task == task.name, BatchRow.state == "submitted", lacks_verdict(GATE, "batch", BatchRow.id)
     )
-    is_under_way = _open_batches(session, or_(made_of_rows(), BatchRow.origin == "correction"))
-    if is_under_way or session.scalar(at_gate.limit(1)) is not None:
+    if session.scalar(at_gate.limit(1)) is not None:
+        return None
+    if not stored_batches(session, task.name):
+        return _why_without_rows(session, task.name)
+    over = passes_over(task)
+    if over is None or can_teacher_go_on(session, settings, task):
+        return None
+    if _open_batches(session, or_(made_of_rows(), BatchRow.origin == "correction")):
         return None
     if not corrections_over(task) and not _is_correction_settled(session):
         return None
     return f"{over}, and corrections make nothing new"
+
+
+def _why_without_rows(session: Session, task: str) -> str:
+    """Why a task has no row to train on: what the data gate said last, or that its batches were skipped."""
+    of_task = select(BatchRow.id).where(BatchRow.task == task)
+    said = select(VerdictRow.reason).where(
+        VerdictRow.system == GATE, VerdictRow.subject_kind == "batch", VerdictRow.subject_id.in_(of_task)
+    )
+    return session.scalar(said.order_by(VerdictRow.id.desc()).limit(1)) or "none of its rows was stored"
 
 
 def _is_correction_settled(session: Session) -> bool:
@@ -322,11 +334,14 @@ def _end(work: Work) -> Outcome:
     with work.read() as session:
         task = session.get_one(TaskRow, name)
         why = _why_used_up(session, work.settings, task)
+        has_rows = bool(stored_batches(session, name))
         is_same = _end_subject(session, task) == work.subject
     if why is None or not is_same:
         return NotReady(f"what is left of {name}")
     add = f"Add rows: `ratchet data add FILE --task {name}`"
-    if teacher_of(work.settings, name) is None:
+    if not has_rows:
+        reason = f"{why}. {add}."
+    elif teacher_of(work.settings, name) is None:
         reason = f"{why}. {add}, or a teacher that writes some: generation.sources."
     else:
         reason = f"{why}, nor does its teacher write more. {add}."

@@ -24,7 +24,7 @@ from ratchet.ledger.suites import current
 from ratchet.ledger.tables import BatchRow, CheckpointRow, TaskRow
 from ratchet.systems import Verdict, Work
 from ratchet.tasks import registry
-from ratchet.user_tasks.supply import ACTIVE, STORED, stored_batches, stored_rows
+from ratchet.user_tasks.supply import ACTIVE, STORED, USED_UP, stored_batches, stored_rows
 from sqlalchemy import select
 
 from miner.data_gate import Accepted, DataGate, GatePolicy, GateReport, TokenCounter, UsageLookup
@@ -154,12 +154,16 @@ def _queued(batch: BatchRow, report: GateReport, artifact: str, quarantine: str 
 
 
 def _rejected(batch: BatchRow, report: GateReport, quarantine: str | None) -> Verdict:
+    """A task that was used up stays so, and says why its new rows have changed nothing."""
     reason = f"no row passed: {_words(report)}"
 
     def effects(tx: Transaction) -> None:
         row = tx.session.get_one(BatchRow, batch.id)
         row.state, row.finished_at, row.quarantine_artifact = "rejected", tx.now, quarantine
         row.quarantined, row.report = report.rows, report.model_dump(mode="json")
+        task = tx.session.get(TaskRow, batch.task) if batch.task is not None else None
+        if task is not None and task.state == USED_UP and batch.origin == "user":
+            task.reason, task.updated_at = f"{reason}. Add rows: `ratchet data add FILE --task {task.name}`.", tx.now
 
     event = BatchRejected(batch_id=batch.id, reason=reason)
     return Verdict("rejected", reason, report.model_dump(mode="json"), effects, (event,))

@@ -288,14 +288,13 @@ def _training_lines(prepared: Prepared) -> Iterator[str]:
 
 
 def _record(tx: Transaction, prepared: Prepared, held: dict[Pool, str]) -> None:
+    """A task that is used up becomes active again once the data gate has stored rows of it."""
     task, split = prepared.task, prepared.split
     row = tx.session.get(TaskRow, task.name)
     values: dict[str, Any] = {
         "held_out": dict(held),
         "rows": split.rows,
         "held_rows": split.held_rows,
-        "state": "active",
-        "reason": "",
         "updated_at": tx.now,
     }
     if row is None:

@@ -13,6 +13,7 @@ from typing import Any
 from ratchet.data.example import Provenance
 from ratchet.evaluation.build_suites import held_out
 from ratchet.events.catalogue import (
+    BatchRejected,
     BatchStored,
     BatchSubmitted,
     ExamplesMined,
@@ -261,7 +262,7 @@ SYSTEM = System(
         Lane("generate", (QueueLow,), find, do, step_s=300.0),
         Lane(
             "pass",
-            (BatchStored, TrainingStarted, TrainingFinished, TaskMeasured, ExamplesMined),
+            (BatchStored, BatchRejected, TrainingStarted, TrainingFinished, TaskMeasured, ExamplesMined),
             task_refills.find,
             task_refills.do,
             step_s=300.0,

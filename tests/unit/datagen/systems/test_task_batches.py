@@ -207,6 +207,41 @@ def test_a_used_up_task_that_is_judged_in_another_way_can_be_used_up_again(own: 
     assert task_row(own, "babi").state == "used_up"
 
 
+def test_a_task_of_which_the_gate_stores_no_row_is_used_up_with_what_the_gate_said(tmp_path: Path) -> None:
+    short = {"hyperparams": {"max_length": 8}}
+    with home_of_tasks(tmp_path / "long", {BABI: Choice(task="babi")}, **ROOMY, **short) as home:
+        assert [event.name for event in turn(home)] == ["batch.rejected", "task.used_up"]
+        task = task_row(home, "babi")
+        assert task.state == "used_up"
+        assert "too_long" in task.reason
+        assert "`ratchet data add FILE --task babi`" in task.reason
+        measured(home, home.base_id(), 1.0)
+        turn(home)
+        with home.ledger.read() as session:
+            assert are_all_used_up(session, home.settings)
+
+
+def test_a_task_whose_only_batch_is_skipped_at_the_gate_is_used_up(own: Home) -> None:
+    set_state(own, batches(own)[0].id, "skipped")
+    assert [event.name for event in turn(own)] == ["task.used_up"]
+    assert "none of its rows was stored" in task_row(own, "babi").reason
+
+
+def test_a_used_up_task_whose_new_rows_are_all_refused_stays_so_and_says_why(own: Home, tmp_path: Path) -> None:
+    nearly_at_its_end(own)
+    trained(own, 1.0)
+    turn(own)
+    again = tmp_path / "again.jsonl"
+    again.write_text("".join(row.to_line() + "\n" for row in rows(own, batches(own)[0])[:20]))
+    add_rows(own, again, Choice(task="babi"))
+    assert [event.name for event in turn(own)] == ["batch.rejected"]
+    task = task_row(own, "babi")
+    assert task.state == "used_up"
+    assert "0 of 20 rows accepted" in task.reason
+    with own.ledger.read() as session:
+        assert are_all_used_up(session, own.settings)
+
+
 def nearly_at_its_end(home: Home) -> None:
     """One more checkpoint that is no better will end the passes."""
     turn(home)
