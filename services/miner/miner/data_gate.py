@@ -112,7 +112,7 @@ class DataGate:
         with closing(UsageCounts()) as seen:
             for row in self._stored:
                 seen.add(text_key(row))
-                self._near.remember(_sketch(row))
+                self._near.remember(self._sketch(row))
             while chunk := [(line, self._read(line, row)) for line, row in islice(stream, CHUNK)]:
                 before = self._usage({item.key for _, item in chunk if isinstance(item, _Item)})
                 for line, item in chunk:
@@ -156,12 +156,15 @@ class DataGate:
             raise _Rejection("leak", f"{what} is held out for testing, so it is not trained on.")
         if not item.is_text:
             return None
-        sketch = _sketch(item.example)
+        sketch = self._sketch(item.example)
         if self._near.is_leak(sketch):
             raise _Rejection(
                 "near_leak", "nearly the same text is held out for testing, so this one is not trained on."
             )
         return sketch
+
+    def _sketch(self, row: Example) -> Sketch:
+        return self._near.sketch(row.prompt_text, gold(row))
 
     def _require_unused(self, item: _Item, sketch: Sketch | None, before: int, seen: UsageCounts) -> None:
         here = seen[item.key]
@@ -218,10 +221,6 @@ def _text_grade(example: Example, answer: str) -> Grade:
     if example.metadata.get("metric", "accuracy") != "accuracy":
         return Grade(correct=True, extracted=answer, error=None)
     return grade_example(example, answer)
-
-
-def _sketch(example: Example) -> Sketch:
-    return Sketch.of("\n".join(message.content for message in example.prompt), gold(example))
 
 
 def _keyed(example: Example, key: str) -> Example:

@@ -5,14 +5,15 @@ Rows of a user's task are stored instead: batches are made from them again and a
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from ratchet.data.jsonl import read_examples
-from ratchet.data.near_duplicates import NearDuplicates
+from ratchet.data.near_duplicates import NearDuplicates, common_runs
 from ratchet.evaluation.build_suites import held_out
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
@@ -110,8 +111,13 @@ def _usage_lookup(work: Work) -> UsageLookup:
 
 def _near(suites: list[Suite]) -> NearDuplicates:
     """The free texts of the suites; items of known families are compared by their keys."""
-    texts = (item for suite in suites for item in suite.items if registry.find(item.family) is None)
-    return NearDuplicates("\n".join(message.content for message in item.prompt) for item in texts)
+    texts: dict[str, list[str]] = defaultdict(list)
+    for suite in suites:
+        for item in suite.items:
+            if registry.find(item.family) is None:
+                texts[item.family or ""].append(item.prompt_text)
+    common = frozenset().union(*(common_runs(own) for own in texts.values()))
+    return NearDuplicates(chain.from_iterable(texts.values()), common=common)
 
 
 def _write(file: IO[str], line: str) -> None:

@@ -65,6 +65,11 @@ class Example(BaseModel):
         return self.messages[:-1] if self.messages[-1].role == "assistant" else self.messages
 
     @property
+    def prompt_text(self) -> str:
+        """The contents of the prompt's turns, by which texts are compared."""
+        return "\n".join(message.content for message in self.prompt)
+
+    @property
     def question(self) -> str:
         """The content of the last user turn, or an empty string."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")

@@ -100,7 +100,7 @@ class JudgeSettings(Section):
     daily_tokens: int | None = Field(
         2_000_000,
         ge=0,
-        description="Most tokens of prompts and replies in 24 hours; beyond them testing waits for votes. Unset: no limit.",
+        description="Most tokens of prompts and replies in 24 hours; beyond them, testing waits. Unset: no limit.",
     )
     template: str = Field(
         "Two answers to the same request follow. Which one is better: more correct, more helpful, and in the form that "

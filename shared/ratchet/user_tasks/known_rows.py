@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
-from ratchet.data.near_duplicates import Sketch, SketchIndex
+from ratchet.data.near_duplicates import Sketch, SketchIndex, common_runs
 from ratchet.ledger.tables import BatchRow, TaskRow
 from ratchet.tasks.graders import text_key
 from ratchet.user_tasks.general import REPLAY
@@ -93,12 +93,13 @@ def near_given(candidates: Sequence[Example], rows: Iterable[Owned]) -> dict[int
     """
     if not candidates:
         return {}
+    common = common_runs(_asked(row) for row in candidates)
     index = SketchIndex()
     for row in candidates:
-        index.add(Sketch.of(_asked(row)))
+        index.add(Sketch.of(_asked(row), common=common))
     found: dict[int, str] = {}
     for task, row in rows:
-        for place in index.near_places(Sketch.of(_asked(row))):
+        for place in index.near_places(Sketch.of(_asked(row), common=common)):
             if place not in found and _is_same_request(candidates[place], row):
                 found[place] = task
         if len(found) == len(candidates):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ratchet.data.example import Example
-from ratchet.data.near_duplicates import NearDuplicates, Sketch
+from ratchet.data.near_duplicates import NearDuplicates, common_runs
 from ratchet.errors import DataError
 from ratchet.evaluation.record import GENERAL
 from ratchet.evaluation.suite import POOLS, Pool
@@ -56,7 +56,7 @@ class Split:
     def side(self, row: Example) -> Side:
         if text_key(row) in self._keys:
             return "held_out"
-        return "near" if self._texts.is_leak(Sketch.of(prompt_text(row))) else "training"
+        return "near" if self._texts.is_leak(self._texts.sketch(row.prompt_text)) else "training"
 
     def training_rows(self, rows: Iterable[Example]) -> Iterator[Example]:
         return (row for row in rows if self.side(row) == "training")
@@ -87,8 +87,11 @@ def split_rows(
     left = [row for place, row in enumerate(candidates) if place not in near]
     fresh = round(counts.new * len(left) / len(candidates)) if near else counts.new
     wanted = sizes(rows_before + fresh)
-    texts = NearDuplicates(prompt_text(item) for items in before.values() for item in items)
-    drawn = _drawn(left, sum(max(0, wanted[pool] - len(before[pool])) for pool in POOLS), texts)
+    asked = [item.prompt_text for items in before.values() for item in items]
+    common = common_runs(asked) | common_runs(row.prompt_text for row in candidates)
+    drawn = _drawn(
+        left, sum(max(0, wanted[pool] - len(before[pool])) for pool in POOLS), NearDuplicates(asked, common=common)
+    )
     for pool in POOLS:
         missing = max(0, wanted[pool] - len(before[pool]))
         before[pool] += drawn[:missing]
@@ -96,13 +99,8 @@ def split_rows(
         if not before[pool]:
             raise DataError(_too_few(rows_before + counts.new, counts.known))
     held = frozenset(text_key(item) for items in before.values() for item in items)
-    everything = NearDuplicates(prompt_text(item) for items in before.values() for item in items)
+    everything = NearDuplicates((item.prompt_text for items in before.values() for item in items), common=common)
     return Split(before, rows_before + counts.new, counts.repeated, counts.known, held, everything)
-
-
-def prompt_text(row: Example) -> str:
-    """The text by which a row is near another one."""
-    return "\n".join(message.content for message in row.prompt)
 
 
 def _too_few(rows: int, known: Counter[str]) -> str:
@@ -162,7 +160,7 @@ def _drawn(candidates: Iterable[Example], count: int, texts: NearDuplicates) -> 
     for row in candidates:
         if len(drawn) == count:
             break
-        sketch = Sketch.of(prompt_text(row))
+        sketch = texts.sketch(row.prompt_text)
         if _can_be_judged(row) and not texts.is_leak(sketch) and not texts.is_repeat(sketch):
             texts.remember(sketch)
             drawn.append(row)

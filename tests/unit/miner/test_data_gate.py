@@ -12,7 +12,7 @@ import pytest
 from miner.data_gate import Accepted, DataGate, GatePolicy, Quarantined, TokenCounter
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
-from ratchet.data.near_duplicates import NearDuplicates
+from ratchet.data.near_duplicates import NearDuplicates, common_runs
 from ratchet.errors import BrokenCheckpoint, DataError
 from ratchet.evaluation.suite import HoldOut
 from ratchet.inference.chat_template import chat_template
@@ -115,6 +115,15 @@ def test_nearly_a_held_out_text_is_a_leak_whatever_its_answer() -> None:
     near = NearDuplicates(held_out=[STORY])
     changed = Example.ask(STORY.replace("the dog", "the cat"), "another answer", grader="normalized")
     assert reasons(gate(near=near), changed) == ["near_leak"]
+
+
+def test_a_long_instruction_that_rows_share_makes_no_leak() -> None:
+    held_out = [f"{STORY} Where is {name}?" for name in ("Ann", "Bea", "Cem", "Dan")]
+    one = gate(near=NearDuplicates(held_out, common=common_runs(held_out)))
+    rows = [
+        Example.ask(f"{STORY} Where is {name}?", "garden", grader="normalized") for name in ("Eve", "Fay", "Dan, then")
+    ]
+    assert reasons(one, *rows) == [None, None, "near_leak"]
 
 
 def test_texts_without_words_are_compared_whole() -> None:

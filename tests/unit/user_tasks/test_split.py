@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from ratchet.data.example import Example
+from ratchet.data.example import Example, Message
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError
 from ratchet.evaluation.suite import POOLS, Pool
@@ -93,3 +93,22 @@ def test_more_rows_of_a_task_add_to_its_pools_and_move_none() -> None:
         assert len(second.held_out[pool]) == 9
         assert not keys(second.held_out[pool]) & trained
     assert second.rows == len(keys(rows))
+
+
+def test_rows_that_share_a_long_instruction_are_different_rows() -> None:
+    system = "You are a helpful assistant of a large library. " * 2 + "Answer in one word, and never guess."
+    rows = [
+        Example(
+            messages=(
+                Message(role="system", content=system),
+                Message(role="user", content=f"Who wrote {title}?"),
+                Message(role="assistant", content=title[::-1]),
+            ),
+            metadata={"family": "mine"},
+        )
+        for title in (f"{chr(97 + n % 26)}{chr(97 + n // 26)}nda" for n in range(60))
+    ]
+    split = split_rows(rows, always(10), seed=1)
+    assert [split.side(row) for row in rows].count("training") == 30
+    later = split_rows(rows[:20], always(5), seed=1, trained_before=[("other", row) for row in rows[20:]])
+    assert not later.known

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ratchet.data.example import Example, Message
-from ratchet.data.near_duplicates import NearDuplicates, Sketch
+from ratchet.data.near_duplicates import NearDuplicates, common_runs
 from ratchet.errors import DataError
 from ratchet.inference.generator import Chat, Decoding, Generation
 from ratchet.inference.http_generator import HttpGenerator
@@ -66,9 +66,9 @@ def new_rows(teacher: Teacher, asked: Asked, context: GenerationContext) -> Iter
     Raises TransientError while the server is unavailable, and GenerationError for answers that are none.
     """
     random = Random(f"{asked.seed} teacher rows")
-    near, seen = NearDuplicates(), set[str]()
+    near, seen = NearDuplicates(common=common_runs(row.question for row in asked.seeds)), set[str]()
     for row in asked.seeds:
-        near.remember(Sketch.of(row.question))
+        near.remember(near.sketch(row.question))
     made = dry = 0
     with HttpGenerator(teacher.base_url, teacher.model, context.inference) as server:
         session = _Session(teacher, server, context)
@@ -177,7 +177,7 @@ def _is_new(
         refused["no_question"] += 1
     elif key in context.held_out:
         refused["held_out"] += 1
-    elif key in asked.known or key in seen or near.is_repeat(sketch := Sketch.of(question)):
+    elif key in asked.known or key in seen or near.is_repeat(sketch := near.sketch(question)):
         refused["repeated"] += 1
     else:
         seen.add(key)

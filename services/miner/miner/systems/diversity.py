@@ -73,12 +73,8 @@ def _texts(work: Work, batch: BatchRow, artifact: str) -> Novelty:
         repeated = {task.name for task in all_tasks(session)}
     with opened(work.settings.history_folder, settings.history_examples) as history:
         rows = _examples(work, artifact, "texts")
-        texts = ((_prompt_text(row), registry.find(row.family) is None and row.family not in repeated) for row in rows)
+        texts = ((row.prompt_text, registry.find(row.family) is None and row.family not in repeated) for row in rows)
         return history.add(batch.id, texts, settings.near)
-
-
-def _prompt_text(example: Example) -> str:
-    return "\n".join(message.content for message in example.prompt)
 
 
 def _examples(work: Work, artifact: str, what: str) -> Iterator[Example]:
