@@ -162,10 +162,10 @@ def _general_reason(proof: GeneralProof) -> str:
             f"{_missing(proof.missing)}; the drift may be {max(proof.drift_at_most, proof.drift):.2f}, the margin is "
             f"{proof.margin:.2f}"
         )
-    if proof.shortened > proof.shortened_limit * proof.answers:
+    if proof.is_shortened:
         problems.append(
-            f"{proof.shortened} of {proof.answers} answers are shorter than a third of the base's, the limit is "
-            f"{proof.shortened_limit:.0%}"
+            f"{proof.shortened} of {proof.answers} answers are shorter than a third of the base's, which is more than "
+            f"{proof.shortened_limit:.0%} (p = {proof.shortened_p:.2g})"
         )
     return f"General ability is not proved safe: {'; '.join(problems)}."
 

@@ -95,7 +95,8 @@ class GeneralProof(FrozenModel):
 
     ``drift`` is how much more loss the base's own answers have, in nats per token. It is the mean log-likelihood ratio
     of base and challenger along them, so it estimates the divergence KL(base‖challenger) per token. ``shortened``
-    answers have less than a third of the tokens of the base's; their share may not exceed ``shortened_limit``.
+    answers have less than a third of the tokens of the base's; ``shortened_p`` is of the exact binomial test that their
+    share is above ``shortened_limit``.
     ``missing`` items have a loss in the base's record alone, and count as the worst difference.
     """
 
@@ -111,6 +112,8 @@ class GeneralProof(FrozenModel):
     answers: int
     shortened: int
     shortened_limit: float
+    shortened_p: float
+    is_shortened: bool
     is_near: bool
     safe: bool
 

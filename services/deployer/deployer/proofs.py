@@ -15,6 +15,7 @@ from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
 from ratchet.evaluation.paired_outcomes import OutcomeTable, PairedScores, ScoreTable, total_of
 from ratchet.evaluation.record import GENERAL, Metric
@@ -59,7 +60,8 @@ FEWEST_GENERAL = 10
 """General items below which a proof is not asked for: even without any drift it could fail."""
 
 SHORTENED_LIMIT = 0.25
-"""Largest share of general answers that may be shortened to less than a third of the base's."""
+"""Share of general answers that may be shortened to less than a third of the base's. A shorter one can be as good, so
+that only more than this, proved at HARM_ALPHA, is refused."""
 
 
 def prove_targets(
@@ -290,6 +292,8 @@ def prove_general(task: PairedScores, settings: GateSettings) -> GeneralProof:
     p = float(mean_above_p(differences, -settings.general_margin, bound)) if task.n else 1.0
     answers, drift = task.n + task.unscored, -_mean(differences)
     is_tested = task.n >= FEWEST_GENERAL
+    shortened_p = float(scipy.special.bdtrc(task.shortened - 1, answers, SHORTENED_LIMIT)) if task.shortened else 1.0
+    is_shortened = shortened_p <= HARM_ALPHA
     is_near = task.n > 0 and drift <= settings.general_margin and (p <= alpha or not is_tested)
     return GeneralProof(
         n=task.n,
@@ -304,8 +308,10 @@ def prove_general(task: PairedScores, settings: GateSettings) -> GeneralProof:
         answers=answers,
         shortened=task.shortened,
         shortened_limit=SHORTENED_LIMIT,
+        shortened_p=shortened_p,
+        is_shortened=is_shortened,
         is_near=is_near,
-        safe=is_near and task.shortened <= SHORTENED_LIMIT * answers,
+        safe=is_near and not is_shortened,
     )
 
 

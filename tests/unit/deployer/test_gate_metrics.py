@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from deployer.challenge import Pair
 from deployer.gate import Promote, Refuse, conclude, decide, weigh
-from deployer.proofs import SHORTENED_LIMIT, prove_general, prove_score_safe, prove_task
+from deployer.proofs import prove_general, prove_score_safe, prove_task
 from deployer.screen import screen_outcomes
 from ratchet.evaluation.paired_outcomes import CellOutcomes, PairedScores, ScoreTable
 from ratchet.evaluation.record import GENERAL, Evaluation, Metric
@@ -266,11 +266,14 @@ class TestGeneralAbility:
         assert not prove_general(still.model_copy(update={"differences": (-0.4,) * n}), SETTINGS).safe
 
     def test_answers_of_one_word_are_refused_even_where_the_loss_is_kept(self) -> None:
-        for shortened, is_safe in ((int(SHORTENED_LIMIT * 26), True), (26, False)):
+        for shortened, is_safe in ((0, True), (10, True), (11, False), (26, False)):
             assert prove_general(scores(0.0, n=26, family=GENERAL, shortened=shortened), SETTINGS).safe == is_safe
         decision = judge(scores(0.31), drift=scores(0.0, n=26, family=GENERAL, shortened=20))
         assert isinstance(decision, Refuse)
-        assert "20 of 26 answers are shorter than a third of the base's, the limit is 25%" in decision.reason
+        assert (
+            "20 of 26 answers are shorter than a third of the base's, which is more than 25% (p = 4.1e-08)"
+            in decision.reason
+        )
 
 
 def test_answers_that_become_faulty_are_a_harm_whatever_the_loss() -> None:
