@@ -45,8 +45,8 @@ class Prepared:
 
     ``before`` is what was known when the rows were split, and ``suggestion`` is None for a known task. ``joined`` names
     where a known task's rows came from if its name alone, which is that of this file too, tells that they belong
-    together. ``family_rows``
-    are of built-in families and belong to no task, unless it ``takes_all_rows``, as a task that was named does.
+    together. ``family_rows`` are of built-in families and belong to no task, unless it ``takes_all_rows``, as a task
+    that was named does.
     """
 
     file: Path
