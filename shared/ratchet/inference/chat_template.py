@@ -208,11 +208,6 @@ class ChatTemplate:
                 )
         assert rendered.trained[-1], "an answer's end is trained"
 
-    def strips_answers(self) -> bool:
-        """Whether the template removes white space at the start of an answer, as of an indented line of code."""
-        answer = "    return 1"
-        return answer not in self._text(self._chat([_QUESTION, Message(role="assistant", content=answer)]))
-
     @cached_property
     def end_of_turn(self) -> str:
         """The special token that the template writes after an answer, from which the model learns to stop."""

@@ -75,7 +75,6 @@ def test_a_template_without_tools_refuses_them_and_its_answers_are_trained_exact
     own = chat_template(tokenizer)
     assert own.takes_system
     assert not own.takes_tools
-    assert not own.strips_answers()
     own.require_trainable()
 
 

@@ -197,8 +197,6 @@ def test_the_last_answer_is_trained_exactly_also_where_the_template_strips_it(te
 
 def test_an_earlier_answer_whose_indentation_is_lost_is_context() -> None:
     own = tiny(TRIMS)
-    assert own.strips_answers()
-    assert not tiny(CHAT_TEMPLATE).strips_answers()
     talk = (*ask("a", "  b"), *ask("c", "d\n"), *ask("e", "f"))
     assert trained(own.training_ids(talk)) == "d<|im_end|>f<|im_end|>"
 
