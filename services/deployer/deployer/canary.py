@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, nan
+from statistics import fmean
 
 from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord, RecordKey
@@ -21,8 +22,16 @@ CANARY_ITEMS = 32
 """Number of items, the first of a suite, for the check of a loaded checkpoint: one or two seconds of answers. Wrong
 weights or a wrong template differ on nearly all of them."""
 
-EPSILON = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.15}
-"""Largest accepted difference of one token's log-probability, by the coarser dtype of the two sides."""
+EPSILON = {"fp32": 1e-3, "fp16": 0.1, "bf16": 0.75}
+"""Largest accepted difference of one token's log-probability, by the coarser dtype of the two sides.
+
+Measured in bf16 on free text (SmolLM2-135M-Instruct, 628 tokens): the same weights in other batches differ by 0.33 at
+most and by 0.03 in the mean, the next checkpoint 30 steps later by 3.5 and 0.27. A logit of 16 to 32 is rounded to
+0.125.
+"""
+
+MEAN_SHARE = 2 / 15
+"""Largest accepted mean difference of all tokens, as a share of epsilon: 0.1 in bf16."""
 
 MIN_COMPARED_SHARE = 0.5
 """Share of items whose tokens must be comparable one by one."""
@@ -38,6 +47,7 @@ class CanaryNumbers:
     items: int
     compared: int
     largest_difference: float
+    mean_difference: float
     epsilon: float
     lost: int
     won: int
@@ -82,13 +92,15 @@ def compare(
         for item, judged, answer in zip(items, expected, answers, strict=True)
     ]
     rows = list(zip(expected, answers, scores, strict=True))
-    differences = [d for row in rows if (d := _difference(*row)) is not None]
+    found = [gaps for row in rows if (gaps := _differences(*row)) is not None]
+    differences = [gap for gaps in found for gap in gaps]
     same = [judged.answer == answer.text for judged, answer, _ in rows]
     grades = [(judged.correct, is_right) for judged, is_right in zip(expected, served, strict=True)]
     numbers = CanaryNumbers(
         items=len(rows),
-        compared=len(differences),
+        compared=len(found),
         largest_difference=max(differences, default=nan),
+        mean_difference=fmean(differences) if differences else nan,
         epsilon=epsilon,
         lost=grades.count((True, False)),
         won=grades.count((False, True)),
@@ -105,6 +117,11 @@ def _fault(n: CanaryNumbers) -> str | None:
         return f"only {n.compared} of {n.items} canary items can be compared token by token"
     if n.largest_difference > n.epsilon:
         return f"a log-probability differs by {n.largest_difference:.3g} from the judged one, over {n.epsilon:g}"
+    if n.mean_difference > MEAN_SHARE * n.epsilon:
+        return (
+            f"log-probabilities differ by {n.mean_difference:.2g} a token in the mean from the judged ones, over "
+            f"{MEAN_SHARE * n.epsilon:.2g}"
+        )
     if n.lost > n.won:
         return f"grades are worse than judged: {n.lost} of {n.items} items lost, {n.won} won"
     differing = n.items - n.same_texts - n.ties
@@ -113,8 +130,8 @@ def _fault(n: CanaryNumbers) -> str | None:
     return None
 
 
-def _difference(judged: ItemRecord, answer: Generation, scored: Sequence[float]) -> float | None:
-    """The largest difference of a token's log-probability; None if the tokens cannot be compared.
+def _differences(judged: ItemRecord, answer: Generation, scored: Sequence[float]) -> list[float] | None:
+    """The differences of each token's log-probability; None if the tokens cannot be compared.
 
     If the tokenizer splits a text into other tokens than the model generated, the server's own answer is compared,
     provided that it is the same text. For a text that reached the token limit the scored end token has no counterpart.
@@ -124,7 +141,7 @@ def _difference(judged: ItemRecord, answer: Generation, scored: Sequence[float])
     for candidate in (scored, answer.token_logprobs if answer.text == judged.answer else ()):
         if judged.token_logprobs and len(candidate) == len(judged.token_logprobs):
             gaps = [abs(a - b) for a, b in zip(judged.token_logprobs, candidate, strict=True)]
-            return max(gaps) if all(map(isfinite, gaps)) else inf
+            return gaps if all(map(isfinite, gaps)) else [inf]
     return None
 
 
@@ -134,7 +151,7 @@ def _is_tie(judged: ItemRecord, answer: Generation, epsilon: float) -> bool:
     place = next((place for place, (ours, theirs) in pairs if ours != theirs), None)
     if place is None:
         return False
-    return abs(judged.token_logprobs[place] - answer.token_logprobs[place]) <= 2 * epsilon
+    return abs(judged.token_logprobs[place] - answer.token_logprobs[place]) <= epsilon
 
 
 def _are_equal(judged: RecordKey | None, served: Conditions | None) -> bool:

@@ -92,10 +92,17 @@ def test_one_changed_token_fails() -> None:
 
 
 def test_the_coarser_dtype_sets_the_tolerance_unless_it_is_set() -> None:
-    assert check([moved(0.1)], OTHER).passed
-    assert not check([moved(0.2)], OTHER).passed
-    assert not check([moved(0.1)], OTHER, logprob_epsilon=0.05).passed
-    assert check([moved(0.1)], None).numbers.epsilon == 0.001
+    rest = [Row()] * 9
+    assert check([moved(0.5), *rest], OTHER).passed
+    assert not check([moved(0.8), *rest], OTHER).passed
+    assert not check([moved(0.1), *rest], OTHER, logprob_epsilon=0.05).passed
+    assert check([moved(0.1), *rest], None).numbers.epsilon == 0.001
+
+
+def test_small_differences_of_many_tokens_fail_in_the_mean() -> None:
+    canary = check([moved(0.5)] * 4, OTHER)
+    assert not canary.passed
+    assert "differ by 0.17 a token in the mean from the judged ones, over 0.1" in canary.reason
 
 
 def test_nan_never_passes() -> None:
