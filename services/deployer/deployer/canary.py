@@ -41,7 +41,8 @@ MIN_COMPARED_SHARE = 0.5
 class CanaryNumbers:
     """Counts over ``items``: ``compared`` could be compared token by token; ``lost`` and ``won`` are changed grades.
 
-    ``ties`` are texts whose first differing token was, within epsilon, as likely as the judged one.
+    ``ties`` are texts whose first differing token was, within epsilon, as likely as the judged one; their grades do not
+    count.
     """
 
     items: int
@@ -95,7 +96,8 @@ def compare(
     found = [gaps for row in rows if (gaps := _differences(*row)) is not None]
     differences = [gap for gaps in found for gap in gaps]
     same = [judged.answer == answer.text for judged, answer, _ in rows]
-    grades = [(judged.correct, is_right) for judged, is_right in zip(expected, served, strict=True)]
+    tied = [not equal and _is_tie(*row[:2], epsilon) for row, equal in zip(rows, same, strict=True)]
+    grades = [(row.correct, is_right) for row, is_right, tie in zip(expected, served, tied, strict=True) if not tie]
     numbers = CanaryNumbers(
         items=len(rows),
         compared=len(found),
@@ -105,7 +107,7 @@ def compare(
         lost=grades.count((True, False)),
         won=grades.count((False, True)),
         same_texts=sum(same),
-        ties=sum(_is_tie(*row[:2], epsilon) for row, equal in zip(rows, same, strict=True) if not equal),
+        ties=sum(tied),
         is_text_required=_are_equal(judged_under, served_under),
     )
     reason = _fault(numbers)

@@ -111,8 +111,8 @@ def test_nan_never_passes() -> None:
 
 
 def test_worse_grades_fail_and_changed_ones_that_balance_do_not() -> None:
-    lost = Row(served="3", served_ids=(5, 8, 7))
-    won = Row(judged="3", served_ids=(5, 8, 7))
+    lost = Row(served="3", served_ids=(5, 8, 7), served_logprobs=(-0.1, -2.0, -0.3))
+    won = Row(judged="3", served_ids=(5, 8, 7), served_logprobs=(-0.1, -2.0, -0.3))
     assert "1 of 3 items lost, 0 won" in check([Row(), Row(), lost], OTHER).reason
     assert check([Row(), lost, won], OTHER).passed
 
@@ -128,6 +128,13 @@ def test_a_tie_of_two_tokens_may_fall_the_other_way() -> None:
     canary = check([tied], SAME)
     assert canary.passed
     assert canary.numbers.ties == 1
+
+
+def test_a_grade_that_a_tie_decides_is_not_lost() -> None:
+    tied = Row(served="3", served_ids=(4, 6, 7), served_logprobs=(-0.1005, -1.0, -2.0))
+    assert check([Row(), tied], SAME).passed
+    clear = replace(tied, served_logprobs=(-0.9, -1.0, -2.0))
+    assert "1 of 2 items lost, 0 won" in check([Row(), clear], SAME).reason
 
 
 def test_a_record_without_tokens_is_compared_by_its_text() -> None:
