@@ -58,6 +58,7 @@ class OwnHome:
             "RATCHET_SUITES__MAX_NEW_TOKENS": "24",
             "RATCHET_SERVING__PORT": str(self.port),
             "RATCHET_MINING__SEARCH_ITEMS": "8",
+            "RATCHET_SERVING__WATCH_S": "3",
         }
 
     def ratchet(self, *arguments: str) -> str:
