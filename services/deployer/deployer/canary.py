@@ -85,7 +85,8 @@ def compare(
     """Compare each item's record with the server's answer and with the server's score of the judged reply.
 
     The texts must be the same only if both conditions are given and equal. ``parse`` is the profile's extract_answer.
-    Grades, of graded items, count as worse if more items are lost than won. Without items the canary fails.
+    Grades, of graded items whose answer no tie decides, count as worse if more items are lost than won. Without items
+    the canary fails.
     """
     epsilon = settings.logprob_epsilon or _epsilon(judged_under, served_under)
     served = [
