@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from deployer.gate import Promote, conclude, weigh
-from deployer.screen import screen_outcomes
+from ratchet.gate.decision import Promote, conclude, weigh
+from ratchet.gate.screen import screen_outcomes
 from ratchet.settings.judging import GateSettings
 
 from benchmarks.gate.world import History, World

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import scipy
-from deployer.gate import Promote, conclude, weigh
-from deployer.screen import screen_outcomes
 from numpy.typing import NDArray
 from ratchet.evaluation.paired_outcomes import CellOutcomes, PairedScores
+from ratchet.gate.decision import Promote, conclude, weigh
+from ratchet.gate.screen import screen_outcomes
 from ratchet.settings.judging import GateSettings
 from ratchet.stats.paired_scores import BOUNDS, clipped, mean_above_p
 from ratchet.stats.paired_tests import alpha_spent

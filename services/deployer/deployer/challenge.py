@@ -14,6 +14,8 @@ from ratchet.evaluation.build_suites import rotate_confirm
 from ratchet.evaluation.load_evaluation import load_evaluation, load_if_intact, load_suite, suite_row
 from ratchet.evaluation.record import GENERAL, Evaluation, mastered_levels
 from ratchet.failpoint import failpoint
+from ratchet.gate.decision import Promote, Refuse, decide
+from ratchet.gate.screen import Screen, screen
 from ratchet.ledger import Transaction
 from ratchet.ledger.deployments import champion
 from ratchet.ledger.suites import current, evaluation, outdated_record, request_evaluation
@@ -24,9 +26,6 @@ from ratchet.systems.evaluated_checkpoints import request_again
 from ratchet.tasks import registry
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
-
-from deployer.gate import Promote, Refuse, decide
-from deployer.screen import Screen, screen
 
 CHALLENGES_PER_SUITE = 50
 """Number of challenges after which a confirm suite is replaced; the outcome of each leaks some information about it."""

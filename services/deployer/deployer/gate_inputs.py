@@ -14,6 +14,7 @@ from ratchet.ledger.suites import current
 from ratchet.ledger.tables import (
     BlockRow,
     CalibrationRow,
+    ChallengeRow,
     CheckpointRow,
     DeadLetterRow,
     RankingRow,
@@ -46,8 +47,21 @@ def contenders(session: Session) -> list[Contender]:
     if not open_ids:
         return []
     ranked, given_up, missing = _ranked(session), _given_up(session), _missing_judges(session, open_ids)
+    challenging = _challenging(session)
     rows = [session.get_one(CheckpointRow, id) for id in open_ids]
-    return [_contender(session, row, ranked.get(row.id), given_up, missing[row.id]) for row in rows if row.ordinal > 0]
+    return [
+        _contender(session, row, ranked.get(row.id), given_up, missing[row.id], is_challenging=row.id in challenging)
+        for row in rows
+        if row.ordinal > 0
+    ]
+
+
+def _challenging(session: Session) -> set[str]:
+    """The checkpoints with an open challenge of the present champion."""
+    query = select(ChallengeRow.challenger_id).where(
+        ChallengeRow.champion_id == champion(session).id, ChallengeRow.outcome.is_(None)
+    )
+    return set(session.scalars(query))
 
 
 def _missing_judges(session: Session, checkpoint_ids: list[str]) -> dict[str, tuple[str, ...]]:
@@ -106,6 +120,8 @@ def _contender(
     ranked: dict[str, Any] | None,
     given_up: dict[str, set[str]],
     missing_judges: tuple[str, ...],
+    *,
+    is_challenging: bool,
 ) -> Contender:
     regression = session.get(RegressionRow, checkpoint.id)
     block = session.get(BlockRow, checkpoint.weights)
@@ -120,6 +136,7 @@ def _contender(
         given_up=_names(given_up.get(checkpoint.id, ())) or None,
         over_budget=ranked.get("over_budget") if ranked else None,
         judges=missing_judges,
+        is_challenging=is_challenging,
     )
 
 

@@ -23,13 +23,10 @@ import numpy as np
 import scipy
 from numpy.typing import ArrayLike, NDArray
 
-from ratchet.evaluation.record import Metric
+from ratchet.stats.paired_intervals import BOUNDS as BOUNDS
 from ratchet.stats.proportions import Interval
 
 Floats = NDArray[np.float64]
-
-BOUNDS: dict[Metric, float] = {"accuracy": 1.0, "loss": 0.5, "judge": 1.0}
-"""Where differences are clipped. Half a nat a token is far more than what two neighbouring checkpoints differ by."""
 
 _HALVINGS = 40
 _PARTS, _ROUNDS = 32, 6  # 32^6: bounds to nine decimals

@@ -1,7 +1,7 @@
 """The statistical tests of one challenge, from paired outcomes: what is proved better, what not worse, what is harmed.
 
-Each proof is a value with its numbers (``deployer.proof_values``). ``deployer.gate`` decides from them and
-``deployer.gate_reasons`` puts them into words.
+Each proof is a value with its numbers (``ratchet.gate.proof_values``). ``ratchet.gate.decision`` decides from them and
+``ratchet.gate.reasons`` puts them into words.
 
 An item may lack a score: the judge's reply was unreadable, a reference did not fit. If such items were left out, a
 challenger whose strange answers cannot be judged would be proved better on the rest. So one that only the champion's
@@ -17,8 +17,10 @@ from statistics import NormalDist
 import numpy as np
 import scipy
 from numpy.typing import ArrayLike
+
 from ratchet.evaluation.paired_outcomes import OutcomeTable, PairedScores, ScoreTable, total_of
 from ratchet.evaluation.record import GENERAL, Metric
+from ratchet.gate.proof_values import FamilyProof, GeneralProof, LevelHarm, ScoreProof, TargetProof
 from ratchet.settings.judging import GateSettings
 from ratchet.stats.paired_scores import (
     BOUNDS,
@@ -44,8 +46,6 @@ from ratchet.stats.power import (
     pool_items,
 )
 from ratchet.stats.split_plan import SPREADS
-
-from deployer.proof_values import FamilyProof, GeneralProof, LevelHarm, ScoreProof, TargetProof
 
 HARM_ALPHA = 0.05
 """Family-wise alpha (Holm) to prove a single level worse. A constant, since raising it refuses equal models."""
@@ -138,7 +138,10 @@ def prove_family(
     settings: GateSettings,
     safety_alpha: float = SAFETY_ALPHA,
 ) -> FamilyProof:
-    """Paired non-inferiority over the mastered levels of one family. ``deployer.gate`` has the rule of small pools."""
+    """Paired non-inferiority over the mastered levels of one family.
+
+    ``ratchet.gate.decision`` has the rule of small pools.
+    """
     return _family_proof(
         table,
         family,

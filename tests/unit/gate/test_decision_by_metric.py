@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from deployer.challenge import Pair
-from deployer.gate import Promote, Refuse, conclude, decide, weigh
-from deployer.proofs import prove_general, prove_score_safe, prove_task
-from deployer.screen import screen_outcomes
 from ratchet.evaluation.paired_outcomes import CellOutcomes, PairedScores, ScoreTable
 from ratchet.evaluation.record import GENERAL, Evaluation, Metric
+from ratchet.gate.decision import Promote, Refuse, conclude, decide, weigh
+from ratchet.gate.proofs import prove_general, prove_score_safe, prove_task
+from ratchet.gate.screen import screen_outcomes
 from ratchet.ledger.tables import CheckpointRow, SuiteRow
 from ratchet.settings.judging import GateSettings
 

@@ -11,14 +11,13 @@ from functools import cache
 
 from ratchet.evaluation.paired_outcomes import OutcomeTable, ScoreTable, outcome_table, score_table
 from ratchet.evaluation.record import GENERAL, Evaluation, Metric
+from ratchet.gate.proof_values import FrozenModel, LevelHarm, TargetProof
+from ratchet.gate.proofs import HARM_ALPHA, find_harm, prove_graded, prove_scores
+from ratchet.gate.reasons import effect_text
 from ratchet.settings.judging import GateSettings
 from ratchet.stats.paired_scores import BOUNDS, smallest_gain
 from ratchet.stats.power import superiority_power
 from ratchet.stats.split_plan import SPREADS
-
-from deployer.gate_reasons import effect_text
-from deployer.proof_values import FrozenModel, LevelHarm, TargetProof
-from deployer.proofs import HARM_ALPHA, find_harm, prove_graded, prove_scores
 
 SEEN_AT_LEAST = 0.5
 """Chance with which a screen has to pass a real gain for its p-value to count."""

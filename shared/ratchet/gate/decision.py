@@ -1,7 +1,7 @@
 """The deployment gate: may this challenger replace this champion? Pure; it knows nothing of the ledger or servers.
 
-``decide`` compares two records of the confirm suite, which the screen (``deployer.screen``) never uses. All of these
-must hold:
+``decide`` compares two records of the confirm suite, which the screen (``ratchet.gate.screen``) never uses. All of
+these must hold:
 
 - a target is proved better at the alpha of the k-th challenge of this champion. All graded items are one target, each
   task measured by loss or by an LLM judge is one more; with m targets each has its m-th part of alpha (Bonferroni);
@@ -29,14 +29,11 @@ from collections.abc import Set as AbstractSet
 from typing import Annotated, Literal
 
 from pydantic import Field
+
 from ratchet.evaluation.paired_outcomes import OutcomeTable, PairedScores, ScoreTable, outcome_table, score_table
 from ratchet.evaluation.record import GENERAL, Evaluation
-from ratchet.settings.judging import GateSettings
-from ratchet.stats.paired_tests import alpha_spent
-
-from deployer.gate_reasons import promotion_reason, refusal_reasons
-from deployer.proof_values import FamilyProof, FrozenModel, GeneralProof, LevelHarm, ScoreProof, TargetProof
-from deployer.proofs import (
+from ratchet.gate.proof_values import FamilyProof, FrozenModel, GeneralProof, LevelHarm, ScoreProof, TargetProof
+from ratchet.gate.proofs import (
     HARM_ALPHA,
     expected_share,
     expected_spread,
@@ -47,6 +44,9 @@ from deployer.proofs import (
     prove_targets,
     prove_task,
 )
+from ratchet.gate.reasons import promotion_reason, refusal_reasons
+from ratchet.settings.judging import GateSettings
+from ratchet.stats.paired_tests import alpha_spent
 
 Mastered = Mapping[str, Collection[int]]
 """Mastered levels, by family."""
@@ -143,15 +143,18 @@ def weigh(
     drift: PairedScores | None = None,
     screened_table: OutcomeTable = (),
     screened_scores: ScoreTable = (),
+    alpha: float | None = None,
 ) -> Evidence:
     """All tests of one challenge. They depend on the records through the paired outcomes alone.
 
+    ``alpha`` is the level of the targets together, by default the share of ``gate.alpha`` that challenge k may spend;
+    k is 0 outside a run.
     ``drift`` is the general task from the base's record to the challenger's. The margins of the user's tasks depend on
     how much the two models differ on the eval suite (``screened_…``), so that the data tested do not choose them.
     """
     own = sorted({cell.family for cell in table if cell.family in tasks})
     protected = {family: levels for family, levels in mastered.items() if levels and family not in own}
-    alpha_k = alpha_spent(settings.alpha, k)
+    alpha_k = alpha_spent(settings.alpha, k) if alpha is None else alpha
     own_proofs = [prove_task(table, family, settings, expected_share(screened_table, family)) for family in own]
     safe_scores = [
         prove_score_safe(task, settings, expected_spread(screened_scores, task.family))

@@ -1,4 +1,4 @@
-"""The results of the tests of one challenge: values with their numbers, which ``deployer.proofs`` computes.
+"""The results of the tests of one challenge: values with their numbers, which ``ratchet.gate.proofs`` computes.
 
 Effects and margins are fractions for graded and judged tasks, nats per token for loss; a positive effect is an
 improvement.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
 from ratchet.evaluation.record import Metric
 from ratchet.stats.proportions import Interval
 

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from deployer.gate import (
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from ratchet.errors import EmptyEvaluation, NotComparable
+from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable
+from ratchet.gate.decision import (
     Decision,
     Promote,
     Refuse,
@@ -9,13 +14,8 @@ from deployer.gate import (
     decide,
     weigh,
 )
-from deployer.proofs import find_harm, prove_family
-from deployer.screen import screen, screen_outcomes
-from hypothesis import given
-from hypothesis import strategies as st
-from pydantic import TypeAdapter
-from ratchet.errors import EmptyEvaluation, NotComparable
-from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable
+from ratchet.gate.proofs import find_harm, prove_family
+from ratchet.gate.screen import screen, screen_outcomes
 from ratchet.settings.judging import GateSettings
 from ratchet.stats.power import SAFETY_ALPHA, pool_items
 

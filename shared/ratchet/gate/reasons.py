@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ratchet.evaluation.record import Metric
+from ratchet.gate.proof_values import FamilyProof, GeneralProof, LevelHarm, ScoreProof, TargetProof
 from ratchet.stats.paired_scores import BOUNDS
 
-from deployer.proof_values import FamilyProof, GeneralProof, LevelHarm, ScoreProof, TargetProof
-
 if TYPE_CHECKING:
-    from deployer.gate import Evidence
+    from ratchet.gate.decision import Evidence
 
 
 def refusal_reasons(evidence: Evidence) -> tuple[str, ...]:
@@ -41,8 +40,8 @@ def _not_proved(evidence: Evidence) -> str:
     if not evidence.targets:
         return "Not proved better: the confirm suite has no items of a target."
     several = [
-        f"{_target(target, with_interval=False)}, p = {target.p:.2g} above level {target.alpha:.2g} of challenge "
-        f"{evidence.k}{_unmeasured(target)}"
+        f"{_target(target, with_interval=False)}, p = {target.p:.2g} above level {target.alpha:.2g}"
+        f"{_challenge(evidence.k)}{_unmeasured(target)}"
         for target in evidence.targets
     ]
     return f"Not proved better{'; '.join(several)}."
@@ -102,7 +101,12 @@ def effect_text(effect: float, metric: Metric) -> str:
 
 
 def _p(target: TargetProof, k: int) -> str:
-    return f"p = {target.p:.2g} at level {target.alpha:.2g} of challenge {k}"
+    return f"p = {target.p:.2g} at level {target.alpha:.2g}{_challenge(k)}"
+
+
+def _challenge(k: int) -> str:
+    """Outside a run there are no challenges, and k is 0."""
+    return f" of challenge {k}" if k else ""
 
 
 def _family_reason(proof: FamilyProof) -> str:
