@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from evaluator.testing_child import SuiteFile, TestingSession, TestingSpec, read_suite
+from ratchet.evaluation.answer_suites import SuiteFile, TestingSession, TestingSpec, read_suite
 from ratchet.evaluation.record import ItemRecord
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local_generator import LocalGenerator

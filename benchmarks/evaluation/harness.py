@@ -8,11 +8,11 @@ from typing import Any
 
 import lm_eval
 from datasets import Dataset, DatasetDict
-from evaluator.testing_child import read_suite
 from lm_eval.api.instance import Instance
 from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from ratchet.evaluation.answer_suites import read_suite
 from ratchet.inference.chat_template import chat_template
 from ratchet.tasks.graders import gold
 from transformers import AutoTokenizer

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from ratchet.atomic_files import atomic_write
 from ratchet.errors import TransientError
+from ratchet.evaluation.answer_suites import SuiteResult, TestingResult, TestingSpec, read_suite
 from ratchet.evaluation.record import ItemRecord, records_from_lines, records_to_lines
+from ratchet.evaluation.record_log import RecordLog
 from ratchet.ledger import Transaction
 from ratchet.ledger.tables import SpendingRow
 from ratchet.lines import read_lines
@@ -22,8 +24,6 @@ from ratchet.systems import NotReady, Work
 from sqlalchemy import func, select
 
 from evaluator.preferences import Awaited, Judge, judged
-from evaluator.record_log import RecordLog
-from evaluator.testing_child import SuiteResult, TestingResult, TestingSpec, read_suite
 
 JUDGE = "judge"
 """Name of the LLM judge among what is spent on model servers."""

@@ -26,6 +26,11 @@ def load_evaluation(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation:
     return _cached(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
 
 
+def read_evaluation(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation:
+    """As ``load_evaluation``, but nothing stays in memory: for a process that shows records."""
+    return _read(artifacts, row.artifact, row.checkpoint_id, RecordKey.model_validate(row.key).model_dump_json())
+
+
 def load_if_intact(artifacts: ArtifactStore, row: EvaluationRow) -> Evaluation | None:
     """As ``load_evaluation``, but None if the file is damaged or missing; the checkpoint must then be tested again."""
     try:
@@ -53,9 +58,11 @@ def suite_row(suite: Suite, artifact: str, now: float) -> SuiteRow:
     )
 
 
-@lru_cache(maxsize=CACHED_RECORDS)
-def _cached(artifacts: ArtifactStore, artifact: str, checkpoint_id: str, key: str) -> Evaluation:
+def _read(artifacts: ArtifactStore, artifact: str, checkpoint_id: str, key: str) -> Evaluation:
     items = records_from_lines(artifacts.open_lines(artifact, ITEMS))
     if not items:
         raise EmptyEvaluation(f"the record of {checkpoint_id} in artifact {artifact} has no items: test it again.")
     return Evaluation(checkpoint_id=checkpoint_id, key=RecordKey.model_validate_json(key), items=items)
+
+
+_cached = lru_cache(maxsize=CACHED_RECORDS)(_read)

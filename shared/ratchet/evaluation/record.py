@@ -214,6 +214,12 @@ class TaskScore(BaseModel):
         """``1.61 nats/token`` or ``preferred 55 %``."""
         return f"{self.mean:.2f} nats/token" if self.metric == "loss" else f"preferred {100 * self.mean:.0f} %"
 
+    @property
+    def interval_text(self) -> str:
+        """``1.482 to 1.731``, or ``49 to 100`` per cent: cut to what a loss or a share can be."""
+        low, high = max(0.0, self.low), self.high
+        return f"{low:.3f} to {high:.3f}" if self.metric == "loss" else f"{100 * low:.0f} to {100 * min(1.0, high):.0f}"
+
 
 def task_scores(items: Iterable[ItemRecord]) -> dict[str, TaskScore]:
     """The mean loss or preference of each family with that metric, where at least one item was measured."""

@@ -77,6 +77,7 @@ class LocalGenerator:
         self._loaded = loaded
         self._codec = ChatCodec(loaded.tokenizer, prompt_format, loaded.context, loaded.weights)
         self._settings = settings
+        self._prompt_format = prompt_format
         self._pad_id = int(loaded.tokenizer.pad_token_id or min(self._codec.end_ids))
         self._memory_rows = settings.batch_size
         self._heartbeat: Callable[[], None] = lambda: None
@@ -98,6 +99,13 @@ class LocalGenerator:
         settings = settings or InferenceSettings()
         loaded = load_model(folder, pick_hardware(settings), expected_weights)
         return cls(loaded, settings, prompt_format or PromptFormat(), limits)
+
+    def in_batches_of(self, rows: int) -> LocalGenerator:
+        """A generator over the same weights, whose batches have at most ``rows`` rows."""
+        settings = self._settings.model_copy(update={"batch_size": rows})
+        other = LocalGenerator(self._loaded, settings, self._prompt_format, self._limits)
+        other._heartbeat = self._heartbeat
+        return other
 
     def close(self) -> None:
         """Free the weights at once, without waiting for the garbage collector. The generator is unusable afterwards."""

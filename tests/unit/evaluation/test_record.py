@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from ratchet.errors import EmptyEvaluation
 from ratchet.evaluation.record import (
     GENERAL,
+    Metric,
     Rate,
+    TaskScore,
     in_selection_split,
     in_test_split,
     level_rates,
@@ -110,3 +112,12 @@ def test_the_general_task_does_not_count_for_selection() -> None:
     general = [item.model_copy(update={"item_id": f"g{i}", "family": GENERAL}) for i, item in enumerate(graded.items)]
     both = graded.model_copy(update={"items": (*graded.items, *general)})
     assert selection_score(both) == selection_score(graded)
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "text"),
+    [("loss", -0.1, 1.5, "0.000 to 1.500"), ("judge", 0.43, 1.07, "43 to 100"), ("judge", -0.2, 0.3, "0 to 30")],
+)
+def test_an_interval_ends_where_the_metric_does(metric: Metric, low: float, high: float, text: str) -> None:
+    score = TaskScore(metric=metric, items=8, n=8, mean=(low + high) / 2, low=low, high=high)
+    assert score.interval_text == text

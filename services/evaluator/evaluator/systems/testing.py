@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import EmptyEvaluation
+from ratchet.evaluation.answer_suites import SuiteFile, SuiteResult, TestingResult, TestingSpec, read_suite
 from ratchet.evaluation.load_evaluation import ITEMS
+from ratchet.evaluation.noise_floor import NoiseFloor
 from ratchet.evaluation.record import Evaluation as Record
 from ratchet.evaluation.record import (
     level_rates,
@@ -57,10 +59,12 @@ from sqlalchemy.orm import Session
 
 from evaluator.preferences import judge_id
 from evaluator.ranking import tally
-from evaluator.testing_child import SuiteFile, SuiteResult, TestingResult, TestingSpec, read_suite
 from evaluator.votes import ask_judge, kept_result
 
 NAME = "testing"
+
+NOISE_POOL = "eval"
+"""The pool whose suites the noise floor is measured on: confirm suites are looked at by the gate alone."""
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
@@ -111,7 +115,7 @@ def do(work: Work) -> Outcome:
 
 def _answered(work: Work, spec: TestingSpec) -> TestingResult:
     answer = work.child(
-        "evaluator.testing_child:run_suites",
+        "ratchet.evaluation.answer_suites:run_suites",
         spec.model_dump(mode="json"),
         lambda message: work.pulse.beat(f"{work.subject.id.partition('/')[0]} {_note(message)}"),
     )
@@ -182,7 +186,15 @@ def _suite_file(work: Work, row: SuiteRow) -> SuiteFile:
     grader = grader_id(families)
     if any(item.metadata.get("metric") == "judge" for item in read_suite(path).values()):
         grader = f"{grader}, {judge_id(work.settings.judge)}"
-    return SuiteFile(name=row.pool, version=row.id, grader=grader, path=path, score_gold=row.pool in ALWAYS_TESTED)
+    known = tuple(NoiseFloor.model_validate(noise).conditions for noise in (row.noise or {}).values())
+    return SuiteFile(
+        name=row.pool,
+        version=row.id,
+        grader=grader,
+        path=path,
+        score_gold=row.pool in ALWAYS_TESTED,
+        noise_known=known if row.pool == NOISE_POOL else None,
+    )
 
 
 def _broken(checkpoint_id: str, result: TestingResult) -> Verdict:
@@ -213,6 +225,8 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
             row.created_at = tx.now
             if tx.session.get(EvaluationRow, row.id) is None:
                 tx.session.add(row)
+        for pool, outcome in result.suites.items():
+            _keep_noise(tx, suites[pool].id, outcome.noise)
         tx.session.flush()
         _keep_up(tx, assignment)
 
@@ -224,6 +238,13 @@ def _evaluated(work: Work, assignment: Assignment, result: TestingResult) -> Ver
         effects,
         (CheckpointEvaluated(checkpoint_id=checkpoint.id, pools=tuple(told)),),
     )
+
+
+def _keep_noise(tx: Transaction, suite_id: str, noise: NoiseFloor | None) -> None:
+    """Add a noise floor to its suite, unless one under its conditions has been added meanwhile."""
+    row = tx.session.get_one(SuiteRow, suite_id)
+    if noise is not None:
+        row.noise = {noise.under: noise.model_dump(), **(row.noise or {})}
 
 
 def _keep_up(tx: Transaction, assignment: Assignment) -> None:
@@ -286,7 +307,7 @@ SYSTEM = System(
     sweep_s=600.0,
     lanes=(Lane("test", (CheckpointSaved, EvaluationRequested), find, do),),
     vram_gb=10,
-    preload=("torch", "transformers", "evaluator.testing_child", "ratchet.inference.local_generator"),
+    preload=("torch", "transformers", "ratchet.evaluation.answer_suites", "ratchet.inference.local_generator"),
     order=2,
     per_checkpoint=True,
     pending="saved checkpoints",

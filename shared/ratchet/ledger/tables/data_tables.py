@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, Text
+from typing import Any
+
+from sqlalchemy import ForeignKey, Index, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ratchet.ledger.tables.columns import Base, BigInt, Float, Id, Json, Serial
+
+
+def _only(condition: str) -> dict[str, Any]:
+    """Rows that an index has, on both engines."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 class BatchRow(Base):
@@ -19,7 +26,17 @@ class BatchRow(Base):
     """
 
     __tablename__ = "batches"
-    __table_args__ = (Index(None, "state", "priority", "submitted_at"),)
+    __table_args__ = (
+        Index(None, "state", "priority", "submitted_at"),
+        # Of ten thousand batches, for lists and sums that a page shows; a row holds kilobytes of JSON.
+        Index(None, "submitted_at"),
+        Index(None, "state", "submitted_at"),
+        Index(None, "origin", "submitted_at"),
+        Index(None, "tokens", "examples"),
+        Index("ix_batches_task", "task", "submitted_at", "examples", **_only("task IS NOT NULL")),
+        Index("ix_batches_quarantined", "submitted_at", "quarantined", **_only("quarantined > 0")),
+        Index("ix_batches_admitted", "id", "queued_at", **_only("artifact IS NOT NULL AND task IS NULL")),
+    )
 
     id: Mapped[Id]
     origin: Mapped[str]
@@ -141,6 +158,7 @@ class CoverageRow(Base):
     """What diversity measured over a batch and its predecessors."""
 
     __tablename__ = "coverage"
+    __table_args__ = (Index(None, "created_at"),)
 
     batch_id: Mapped[Id]
     numbers: Mapped[Json]

@@ -130,7 +130,11 @@ class BlockRow(Base):
 
 
 class SuiteRow(Base):
-    """A versioned set of items of one pool. ``uses`` counts challenges spent on a confirm suite."""
+    """A versioned set of items of one pool. ``uses`` counts challenges spent on a confirm suite.
+
+    ``noise`` has the noise floors (ratchet.evaluation.noise_floor) measured on it, by their conditions in words; None
+    before the first.
+    """
 
     __tablename__ = "suites"
     __table_args__ = (Index(None, "pool", "retired_at"),)
@@ -141,6 +145,7 @@ class SuiteRow(Base):
     artifact: Mapped[str]
     items: Mapped[int]
     uses: Mapped[int] = mapped_column(default=0)
+    noise: Mapped[Json | None] = mapped_column(default=None)
     created_at: Mapped[Float]
     retired_at: Mapped[float | None]
 
@@ -164,7 +169,10 @@ class EvaluationRow(Base):
     """
 
     __tablename__ = "evaluations"
-    __table_args__ = (UniqueConstraint("checkpoint_id", "suite_id"),)
+    __table_args__ = (
+        UniqueConstraint("checkpoint_id", "suite_id"),
+        Index(None, "suite_id", "created_at", "checkpoint_id"),
+    )
 
     id: Mapped[Id]
     checkpoint_id: Mapped[str] = mapped_column(ForeignKey("checkpoints.id"))

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from evaluator.systems.testing import SYSTEM as TESTING
-from evaluator.testing_child import SuiteResult, TestingResult, TestingSpec, read_suite
 from ratchet.data.example import Example
 from ratchet.errors import ChildFailed
+from ratchet.evaluation.answer_suites import SuiteResult, TestingResult, TestingSpec, read_suite
 from ratchet.evaluation.load_evaluation import load_evaluation
+from ratchet.evaluation.noise_floor import NoiseFloor
 from ratchet.evaluation.record import ItemRecord, records_to_lines
 from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import CheckpointRow, EvaluationRequestRow, EvaluationRow, SuiteRow, VerdictRow
@@ -35,11 +36,13 @@ class ByHeart:
     asked: list[tuple[str, list[str]]] = field(default_factory=list)
     scored: dict[str, bool] = field(default_factory=dict)
     graders: dict[str, str] = field(default_factory=dict)
+    noise: NoiseFloor | None = None
+    noise_known: dict[str, tuple[tuple[str, str, str], ...] | None] = field(default_factory=dict)
 
     def run(
         self, target: str, spec: dict[str, Any], *, on_progress: Callable[[dict[str, Any]], None], **_limits: Any
     ) -> dict[str, Any]:
-        assert target == "evaluator.testing_child:run_suites"
+        assert target == "ratchet.evaluation.answer_suites:run_suites"
         told = TestingSpec.model_validate(spec)
         if not told.checkpoint.exists():
             raise ChildFailed(f"{told.checkpoint} is not there")
@@ -66,7 +69,10 @@ class ByHeart:
         items = told.work_folder / f"{name}.items.jsonl"
         items.write_text(records_to_lines(records))
         key = made_up_key(str(told.weights), version)
-        return SuiteResult(n=len(records), correct=len(records), key=key, items=items, tokens=9, tokens_per_s=1.0)
+        self.noise_known[name] = next(suite.noise_known for suite in told.suites if suite.name == name)
+        return SuiteResult(
+            n=len(records), correct=len(records), key=key, items=items, tokens=9, tokens_per_s=1.0, noise=self.noise
+        )
 
 
 def _with_metric(record: ItemRecord, item: Example) -> ItemRecord:
@@ -101,6 +107,22 @@ def test_probe_and_eval_are_run_once_and_confirm_only_on_request(home: Home) -> 
     assert home.verdicts("testing")[subject] == "evaluated"
     assert (checkpoint, "confirm") in records(home)
     assert child.scored == {"probe": True, "eval": True, "confirm": False}
+
+
+def test_the_noise_floor_is_kept_with_the_eval_suite_and_not_measured_again(home: Home) -> None:
+    noise = NoiseFloor(
+        engine="made up", dtype="bf16", gpu_class="L4", items=200, changed=9, graded=200, flips=2, upper=0.03
+    )
+    child = ByHeart(noise=noise)
+    bus = home.bus(TESTING, children=child)
+    bus.sweep()
+    assert child.noise_known == {"probe": None, "eval": ()}
+    with home.ledger.read() as session:
+        assert current(session, "eval").noise == {"made up in bf16 on L4": noise.model_dump()}
+    home.add_checkpoint()
+    child.noise = None
+    bus.sweep()
+    assert child.noise_known == {"probe": None, "eval": (("made up", "bf16", "L4"),)}
 
 
 def test_a_record_explains_itself(home: Home) -> None:

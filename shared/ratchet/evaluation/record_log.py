@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
+
 from ratchet.atomic_files import atomic_write
 from ratchet.disk import disk_errors
 from ratchet.evaluation.record import ItemRecord, records_to_lines

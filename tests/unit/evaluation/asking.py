@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from evaluator.testing_child import SuiteResult, TestingResult, run_suites
 from ratchet.data.example import Example
+from ratchet.evaluation.answer_suites import SuiteResult, TestingResult, run_suites
 from ratchet.evaluation.record import records_from_lines
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example

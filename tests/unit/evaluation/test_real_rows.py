@@ -9,8 +9,8 @@ import pytest
 from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
-from evaluator.testing_child import TestingResult, run_suites
 from ratchet.data.example import Example
+from ratchet.evaluation.answer_suites import TestingResult, run_suites
 from ratchet.evaluation.record import records_from_lines
 from ratchet.ledger.suites import current
 from ratchet.ledger.tables import CalibrationRow, RankingRow, RegressionRow

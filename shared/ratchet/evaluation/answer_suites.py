@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from ratchet.data.example import Example
 from ratchet.errors import BrokenCheckpoint, DataError, EmptyEvaluation
 from ratchet.evaluation.answer_faults import answer_faults
-from ratchet.evaluation.record import Extraction, ItemRecord, Metric, RecordKey
+from ratchet.evaluation.noise_floor import NoiseFloor, noise_floor, noise_sample
+from ratchet.evaluation.record import Evaluation, Extraction, ItemRecord, Metric, RecordKey
+from ratchet.evaluation.record_log import RecordLog
 from ratchet.inference.generator import Decoding, Generation
 from ratchet.inference.prompt_format import PromptFormat, decoding_key
 from ratchet.lines import read_lines
 from ratchet.settings.serving import InferenceSettings
 from ratchet.tasks.error_classes import classify
 from ratchet.tasks.graders import key_and_grade, text_key
-
-from evaluator.record_log import RecordLog
 
 if TYPE_CHECKING:
     from ratchet.inference.local_generator import LocalGenerator
@@ -41,7 +42,8 @@ Progress = Callable[[dict[str, Any]], None]
 class SuiteFile(BaseModel):
     """One suite: a JSONL file of examples. ``version`` and ``grader`` go into the record's key.
 
-    ``score_gold``: whether the loss of the right answers is measured too.
+    ``score_gold``: whether the loss of the right answers is measured too. ``noise_known``: the conditions (engine,
+    dtype, GPU class) under which its noise floor is known; it is measured under others. None if it is not wanted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,7 @@ class SuiteFile(BaseModel):
     grader: str
     path: Path
     score_gold: bool = False
+    noise_known: tuple[tuple[str, str, str], ...] | None = None
 
 
 class TestingSpec(BaseModel):
@@ -94,6 +97,7 @@ class SuiteResult(BaseModel):
     tokens: int
     tokens_per_s: float
     """Speed of this run; what an earlier, killed run had answered does not count."""
+    noise: NoiseFloor | None = None
 
 
 class TestingResult(BaseModel):
@@ -161,14 +165,19 @@ class TestingSession:
         score_gold = suite.score_gold or any(metric_of(item) == "loss" for item in items)
         refused = self._refused(generator, items)
         if refused:
-            nothing = _no_answer(generator.weights)
-            log.append(self._record(ids[index], items[index], nothing, score_gold) for index in sorted(refused))
+            nothing, parse = _no_answer(generator.weights), self._prompt_format.parse
+            log.append(
+                item_record(ids[index], items[index], nothing, parse, score_gold=score_gold)
+                for index in sorted(refused)
+            )
         asked = [index for index in range(len(items)) if index not in refused]
         chats, golds = [items[index].prompt for index in asked], self._golds([items[index] for index in asked])
         answered = frozenset(place for place, index in enumerate(asked) if index in done)
         for batch, generations in generator.batches(chats, self._spec.decoding, answered, golds, score_gold):
             log.append(
-                self._record(ids[asked[place]], items[asked[place]], generation, score_gold)
+                item_record(
+                    ids[asked[place]], items[asked[place]], generation, self._prompt_format.parse, score_gold=score_gold
+                )
                 for place, generation in zip(batch, generations, strict=True)
             )
             fresh_tokens += sum(len(generation.token_ids) for generation in generations)
@@ -176,6 +185,7 @@ class TestingSession:
         elapsed_s = time.perf_counter() - started
         path, records = log.finish()
         self._census.add(records)
+        noise = self._noise(generator, suite, key, dict(zip(ids, items, strict=True)), records, refused)
         return SuiteResult(
             n=len(records),
             correct=sum(record.correct is True for record in records),
@@ -183,7 +193,32 @@ class TestingSession:
             items=path,
             tokens=sum(len(record.token_logprobs) for record in records),
             tokens_per_s=fresh_tokens / elapsed_s,
+            noise=noise,
         )
+
+    def _noise(
+        self,
+        generator: LocalGenerator,
+        suite: SuiteFile,
+        key: RecordKey,
+        by_id: dict[str, Example],
+        records: Sequence[ItemRecord],
+        refused: frozenset[int],
+    ) -> NoiseFloor | None:
+        """What changes when some items are asked again in batches of half the size; None if that is known."""
+        if suite.noise_known is None or (key.engine, key.dtype, key.gpu_class) in suite.noise_known:
+            return None
+        first = noise_sample([record for place, record in enumerate(records) if place not in refused])
+        items = [by_id[record.item_id] for record in first]
+        self._progress({"note": f"{suite.name}: {len(items)} items again, for the noise floor"})
+        again = generator.in_batches_of(max(1, self._spec.inference.batch_size // 2))
+        answers = again.generate([item.prompt for item in items], self._spec.decoding)
+        second = [
+            item_record(record.item_id, item, answer, self._prompt_format.parse, score_gold=False)
+            for record, item, answer in zip(first, items, answers, strict=True)
+        ]
+        one, two = (Evaluation(checkpoint_id=generator.weights, key=key, items=tuple(some)) for some in (first, second))
+        return noise_floor(one, two) if items else None
 
     def _refused(self, generator: LocalGenerator, items: list[Example]) -> frozenset[int]:
         """The items that no checkpoint of this model can be asked: they count as not answered."""
@@ -197,37 +232,6 @@ class TestingSession:
         """The right answers in the format of training; None for items without one."""
         golds = [self._prompt_format.apply(item).answer or item.metadata.get("gold") for item in items]
         return [gold if isinstance(gold, str) else None for gold in golds]
-
-    def _record(self, item_id: str, item: Example, generation: Generation, score_gold: bool) -> ItemRecord:
-        scores = generation.draft_logprobs if score_gold else ()
-        is_truncated = generation.finish_reason == "length"
-        said = self._prompt_format.parse(generation.text)
-        metric = metric_of(item)
-        if metric == "accuracy":
-            key, grade = key_and_grade(item, said)
-            error = None if grade.correct else classify(item, said, generation.text, finished=not is_truncated)
-            extracted, correct = grade.extracted, grade.correct
-        else:
-            key, extracted, correct, error = text_key(item), said or None, None, None
-        extraction: Extraction = "ok" if extracted is not None else "missing"
-        return ItemRecord(
-            item_id=item_id,
-            key=key,
-            family=item.family or UNKNOWN_FAMILY,
-            level=item.level,
-            answer=generation.text,
-            extracted=extracted,
-            extraction="truncated" if is_truncated else extraction,
-            correct=correct,
-            token_logprobs=generation.token_logprobs,
-            finish_reason=generation.finish_reason,
-            latency_s=generation.latency_s,
-            token_ids=generation.token_ids,
-            gold_nll=-sum(scores) / len(scores) if scores else None,
-            gold_tokens=len(scores) or None,
-            metric=metric,
-            error=error,
-        )
 
     def _key(self, generator: LocalGenerator, suite: SuiteFile) -> RecordKey:
         spec, hardware = self._spec, generator.hardware
@@ -245,6 +249,42 @@ class TestingSession:
 
     def _report(self, suite: SuiteFile, log: RecordLog, items: list[Example]) -> None:
         self._progress({"suite": suite.name, "done": len(log), "total": len(items)})
+
+
+def item_record(
+    item_id: str, item: Example, generation: Generation, parse: Callable[[str], str], *, score_gold: bool
+) -> ItemRecord:
+    """The record of an answer, graded if its item can be. ``parse`` is the profile's extract_answer; ``score_gold``
+    keeps the loss of the right answer."""
+    scores = generation.draft_logprobs if score_gold else ()
+    is_truncated = generation.finish_reason == "length"
+    said = parse(generation.text)
+    metric = metric_of(item)
+    if metric == "accuracy":
+        key, grade = key_and_grade(item, said)
+        error = None if grade.correct else classify(item, said, generation.text, finished=not is_truncated)
+        extracted, correct = grade.extracted, grade.correct
+    else:
+        key, extracted, correct, error = text_key(item), said or None, None, None
+    extraction: Extraction = "ok" if extracted is not None else "missing"
+    return ItemRecord(
+        item_id=item_id,
+        key=key,
+        family=item.family or UNKNOWN_FAMILY,
+        level=item.level,
+        answer=generation.text,
+        extracted=extracted,
+        extraction="truncated" if is_truncated else extraction,
+        correct=correct,
+        token_logprobs=generation.token_logprobs,
+        finish_reason=generation.finish_reason,
+        latency_s=generation.latency_s,
+        token_ids=generation.token_ids,
+        gold_nll=-sum(scores) / len(scores) if scores else None,
+        gold_tokens=len(scores) or None,
+        metric=metric,
+        error=error,
+    )
 
 
 def metric_of(item: Example) -> Metric:
