@@ -1,7 +1,7 @@
 """The embedded server beside `transformers serve`: the same model, the same questions, one run.
 
     python -m benchmarks.serving.run            # writes RESULTS.md and results.json beside it
-    python -m benchmarks.serving.run --seconds 3 --dry
+    python -m benchmarks.serving.run --seconds 1 --clients 1 16 --dry
     python -m benchmarks.serving.run --transformers FOLDER/bin/transformers
 
 Each server runs in a process of its own on one thread, the clients in this one. Servers take turns, round by round,
@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import date
 from functools import partial
@@ -39,12 +39,14 @@ from ratchet.serving.client import ServingClient
 from benchmarks.serving.load import Load, Target, ask
 from benchmarks.serving.servers import NoServer, embedded, transformers_serve
 
-SMOKE = ("--seconds", "0.2", "--rounds", "1", "--dry")
+SMOKE = ("--seconds", "0.2", "--rounds", "1", "--clients", "1", "4", "--unbatched", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 EMBEDDED, PEER, BATCHING = "embedded", "transformers serve", "transformers serve, batching"
+PEERS: dict[str, tuple[str, ...]] = {PEER: (), BATCHING: ("--continuous-batching",)}
 CLIENTS = (1, 16, 64, 256)
-PEER_CLIENTS = (1, 16, 64)
+PEER_CLIENTS = 64
+"""More than these are too slow at the peer to be waited for."""
 TOKENS = 16
 LONG = (512,) * 4
 BESIDE_LONG = 16
@@ -59,14 +61,16 @@ measured. The long answers and the switches come behind it.
 Found = dict[str, dict[int, Load]]
 
 
-def measure(seconds: float, executable: Path, most_rounds: int) -> dict[str, Any]:
+def measure(
+    seconds: float, executable: Path, most_rounds: int, clients: Sequence[int], peers: dict[str, tuple[str, ...]]
+) -> dict[str, Any]:
     ends_at = time.monotonic() + BUDGET_S
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
         models = [build_tiny_model(folder / name, seed=seed) for name, seed in (("blue", 3), ("green", 4))]
         target, client = stack.enter_context(embedded(folder / "home", models[0]))
         targets, absent = {EMBEDDED: target}, dict[str, str]()
-        for name, options in ((PEER, ()), (BATCHING, ("--continuous-batching",))):
+        for name, options in peers.items():
             if PEER in absent:
                 absent[name] = absent[PEER]
                 continue
@@ -74,7 +78,7 @@ def measure(seconds: float, executable: Path, most_rounds: int) -> dict[str, Any
                 targets[name] = stack.enter_context(transformers_serve(executable, models[0], *options))
             except NoServer as error:
                 absent[name] = str(error).strip().splitlines()[-1]
-        rounds, best = _rounds(targets, seconds, ends_at, most_rounds)
+        rounds, best = _rounds(targets, seconds, ends_at, most_rounds, clients)
         return {
             "absent": absent,
             "rounds": rounds,
@@ -86,7 +90,9 @@ def measure(seconds: float, executable: Path, most_rounds: int) -> dict[str, Any
         }
 
 
-def _rounds(targets: dict[str, Target], seconds: float, ends_at: float, most_rounds: int) -> tuple[int, Found]:
+def _rounds(
+    targets: dict[str, Target], seconds: float, ends_at: float, most_rounds: int, numbers: Sequence[int]
+) -> tuple[int, Found]:
     """How many rounds there was time for, and the best load of each server at each number of clients."""
     best: Found = {name: {} for name in targets}
     for target in targets.values():
@@ -96,9 +102,9 @@ def _rounds(targets: dict[str, Target], seconds: float, ends_at: float, most_rou
         now = time.monotonic()
         if done and now + (now - started) / done > ends_at:
             return done, best
-        for clients in CLIENTS:
+        for clients in numbers:
             for name, target in targets.items():
-                is_asked = name == EMBEDDED or clients in PEER_CLIENTS
+                is_asked = name == EMBEDDED or clients <= PEER_CLIENTS
                 if is_asked and time.monotonic() < ends_at:
                     seen = asyncio.run(ask(target, clients, seconds, TOKENS))
                     print(f"{name}, {clients} clients: {seen.requests_per_s:.0f}/s", file=sys.stderr)
@@ -132,7 +138,7 @@ def to_markdown(found: dict[str, Any]) -> str:
         "| client CPU ms | ratio |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for clients in CLIENTS:
+    for clients in sorted({int(number) for loads in found["load"].values() for number in loads}):
         base = found["load"].get(PEER, {}).get(str(clients))
         for name, loads in found["load"].items():
             if row := loads.get(str(clients)):
@@ -175,11 +181,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="how many at once, in turn")
+    parser.add_argument(
+        "--unbatched", action="store_true", help="only the peer without batching: the other starts slowly"
+    )
     parser.add_argument("--transformers", type=Path, default=Path(sys.executable).parent / "transformers")
     parser.add_argument("--dry", action="store_true", help="print only")
     asked = parser.parse_args()
+    peers = {name: options for name, options in PEERS.items() if not (asked.unbatched and options)}
     load, started = os.getloadavg()[0], time.monotonic()
-    found = measure(asked.seconds, asked.transformers, asked.rounds)
+    found = measure(asked.seconds, asked.transformers, asked.rounds, asked.clients, peers)
     took = time.monotonic() - started
     table = to_markdown(found)
     print(table, f"{took:.0f} s in all", sep="\n\n")

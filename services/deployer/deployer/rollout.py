@@ -59,7 +59,6 @@ class Rollout:
         live = self.server.live()
         self.unload_others({checkpoint.id} | ({live.checkpoint_id} if live else set()))
         path = self.work.artifacts.fetch(checkpoint.artifact)
-        self.work.progress(f"loading {checkpoint.id}")
         self.server.load(checkpoint.id, str(path), checkpoint.weights)
         failpoint("after-load")
 
@@ -76,7 +75,6 @@ class Rollout:
         judged = {item.item_id: item for item in record.items}
         chats = [with_system_turn(item, self.system_prompt).prompt for item in self.items]
         expected = [judged[item.id] for item in self.items]
-        self.work.progress(f"canary of {checkpoint_id}")
         decoding = Decoding(max_new_tokens=self.settings.suites.max_new_tokens)
         answers = self.server.generate(checkpoint_id, chats, decoding)
         scores = self.server.score(checkpoint_id, chats, [reply(item) for item in expected])

@@ -1,7 +1,9 @@
 """Which checkpoint may challenge the champion: a pure rule over the judges' verdicts.
 
 The candidate is the best-ranked checkpoint that is newer than the champion, not blocked, and cleared by every judge.
-Older checkpoints than the candidate are superseded; newer ones wait for the decision on it.
+Older checkpoints than the candidate are superseded; newer ones wait for the decision on it. A challenge that has been
+opened is decided before another one begins: otherwise no checkpoint would ever be deployed where they arrive faster
+than a server loads one.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ class Contender:
 
     ``is_kept`` is False once retention has deleted its files. ``given_up`` is the pool on which testing has
     dead-lettered it: it then waits for an operator, and no other contender waits for it. ``over_budget`` describes the
-    budget that it exceeds. ``judges`` are those, of plug-ins too, whose verdict is missing.
+    budget that it exceeds. ``judges`` are those, of plug-ins too, whose verdict is missing. ``is_challenging`` says
+    that its challenge of the present champion is open.
     """
 
     id: str
@@ -29,6 +32,7 @@ class Contender:
     given_up: str | None = None
     over_budget: str | None = None
     judges: tuple[str, ...] = ()
+    is_challenging: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,15 @@ def rule(
     eligible = [contender for contender in field if isinstance(rulings[contender.id], Challenge)]
     if not eligible:
         return rulings
-    best = max(eligible, key=lambda contender: (contender.score or 0.0, contender.ordinal))
+    best = max(eligible, key=_turn)
     for contender in eligible:
         rulings[contender.id] = _ruling_against(contender, best, held)
     return rulings
+
+
+def _turn(contender: Contender) -> tuple[bool, float, int]:
+    """Who comes first, as the largest key: an open challenge, then the rank, then the newest."""
+    return contender.is_challenging, contender.score or 0.0, contender.ordinal
 
 
 def _ruling_alone(contender: Contender, champion_id: str, champion_ordinal: int) -> Ruling:
@@ -95,6 +104,8 @@ def _ruling_alone(contender: Contender, champion_id: str, champion_ordinal: int)
 
 
 def _ruling_against(contender: Contender, best: Contender, held: str | None) -> Ruling:
+    if contender.id != best.id and best.is_challenging:
+        return Wait(f"the decision on {best.id}, whose challenge is open")
     if contender.ordinal < best.ordinal:
         return Settle("superseded", f"{best.id} is newer and ranks at least as high")
     if contender.id != best.id:

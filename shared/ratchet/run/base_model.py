@@ -16,6 +16,7 @@ from typing import Any
 
 from ratchet.errors import BrokenCheckpoint, ChatTemplateError, SettingsError
 from ratchet.inference.adapter_folder import is_adapter
+from ratchet.inference.locate_model import PATTERNS, located
 from ratchet.inference.model_folder import TOKENIZERS, add_old_keys, check_folder, read_json
 from ratchet.lines import first_line
 from ratchet.run.model_report import (
@@ -28,10 +29,7 @@ from ratchet.run.model_report import (
     weights_to_copy,
 )
 
-PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 TOKENIZER_PATTERNS = ("token*", "vocab*", "merges*", "*.jinja", "special*")
-SECOND_SETS = ("consolidated*", "*/*")
-"""Files of hub repositories with the same weights once more, in the format of the model's makers."""
 
 
 def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
@@ -47,12 +45,12 @@ def prepare_base_model(spec: dict[str, Any], progress: Callable[[dict[str, Any]]
     if name == TINY_MODEL:
         build_tiny_model(folder)
     else:
-        source = _located(name)
+        source = located(name, "model.path")
         for note in _notes_of_usable(source, spec):
             progress({"note": f"{name}: {note}"})
         _copy_whole(name, source, folder)
     if spec.get("tokenizer"):
-        _copy(_located(str(spec["tokenizer"])), folder, only=TOKENIZER_PATTERNS)
+        _copy(located(str(spec["tokenizer"]), "model.tokenizer_path"), folder, only=TOKENIZER_PATTERNS)
     if spec.get("chat_template"):
         shutil.copyfile(str(spec["chat_template"]), folder / TEMPLATE)
     try:
@@ -71,28 +69,12 @@ def _notes_of_usable(source: Path, spec: dict[str, Any]) -> tuple[str, ...]:
     tokenizer, template = spec.get("tokenizer"), spec.get("chat_template")
     report = inspect_model(
         source,
-        _located(str(tokenizer)) if tokenizer else None,
+        located(str(tokenizer), "model.tokenizer_path") if tokenizer else None,
         Path(str(template)) if template else None,
     )
     if report.refusals:
         raise SettingsError(f"model.path {spec['model']}: {' '.join(report.refusals)}")
     return report.notes
-
-
-def _located(name: str) -> Path:
-    if Path(name).is_dir():
-        return Path(name)
-    if Path(name).is_absolute() or name.startswith("."):
-        raise SettingsError(f"model.path {name}: no such folder.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=list(SECOND_SETS)))
-    except (LocalEntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError) as error:
-        raise SettingsError(
-            f"model.path {name} is neither a folder nor a model of the hub or its local cache: {error}"
-        ) from error
 
 
 def _copy_whole(name: str, source: Path, folder: Path) -> None:

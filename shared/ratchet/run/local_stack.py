@@ -17,19 +17,23 @@ from ratchet.bus.streams import relaying_ledger
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ports import require_free
+from ratchet.ports import free_port, require_free
 from ratchet.processes.messages import ProcessState
 from ratchet.processes.supervisor_client import SupervisorClient
 from ratchet.run.bootstrap import bootstrap
 from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
 from ratchet.settings.control import JUDGE, ControlSettings
+from ratchet.settings.origins import hand_over
 from ratchet.settings.section import environment
 from ratchet.systems import registry
+from ratchet.web.address import announced_page, forget_page, page_address, require_password
 
 Announce = Callable[[str], None]
 
 SERVER = "server"
+PAGE = "web"
+"""The Control Room. Nothing depends on it."""
 
 
 class LocalStack:
@@ -43,17 +47,24 @@ class LocalStack:
         self._supervisor: SupervisorClient | None = None
         self._redis_restart = AnnouncedRestart(announce, settings.control)
         self._supervisor_restart = AnnouncedRestart(announce, settings.control)
+        self._page_port, self._page = settings.web.port, ""
 
     def __enter__(self) -> Self:
         require_ports(self.settings)
+        require_password(self.settings.web.host, has_password=self.settings.web.password_file is not None)
+        self._page_port = page_port(self.settings, self._announce)
         with ExitStack() as stack:
             if self.settings.redis.url is None:
                 self._redis = stack.enter_context(EmbeddedRedis.below(self.settings))
             self.ledger = self._open_ledger(stack)
+            stack.callback(self._stop_processes)
+            forget_page(self.settings.web_home)
+            hand_over(self.settings, self.settings.web_home)
+            self._announce_page(page_address(self.settings.web.host, self._page_port))
+            supervisor = self._start_supervisor()
             self._announce("preparing the base model and the test suites")
             bootstrap(self.settings, self.ledger, artifact_store(self.settings))
-            stack.callback(self._stop_processes)
-            self._start_processes()
+            self._start_processes(supervisor)
             self._stack = stack.pop_all()
         return self
 
@@ -69,6 +80,7 @@ class LocalStack:
         """
         if self._redis is not None and self._redis.pid is None and self._redis_restart.is_due("Redis has exited"):
             self._redis.start()
+        self._announce_page(announced_page(self.settings.web_home))
         assert self._supervisor is not None
         try:
             return self._supervisor.processes()
@@ -76,7 +88,9 @@ class LocalStack:
             if not self._supervisor_restart.is_due(str(error)):
                 return {}
             self._stop_processes()
-            return self._start_processes().processes()
+            supervisor = self._start_supervisor()
+            self._start_processes(supervisor)
+            return supervisor.processes()
 
     def kill(self) -> None:
         """Kill the workers and the server at once. Safe in a signal handler."""
@@ -87,30 +101,46 @@ class LocalStack:
         """Where clients reach the model."""
         return announced_url(self.settings.serving_home) or self.settings.serving.base_url
 
+    @property
+    def page(self) -> str:
+        """Where the Control Room is."""
+        return self._page
+
+    def _announce_page(self, address: str | None) -> None:
+        """Say where the page is, at first and if it had to take another port."""
+        if address is not None and address != self._page:
+            self._page = address
+            self._announce(f"the Control Room is at {address}")
+
     def _open_ledger(self, stack: ExitStack) -> Ledger:
         ledger = relaying_ledger(self.settings)
         stack.callback(ledger.close)
         migrate(ledger)
         return ledger
 
-    def _start_processes(self) -> SupervisorClient:
+    def _start_supervisor(self) -> SupervisorClient:
+        """Start the supervisor and the page, which shows what follows."""
         self._supervisor = supervisor = SupervisorClient(self.settings)
+        self._start_module(supervisor, PAGE, "ratchet.web.server", "--port", str(self._page_port), "--or-free")
+        return supervisor
+
+    def _start_processes(self, supervisor: SupervisorClient) -> None:
         for name in process_names(self.settings):
             if name == SERVER:
-                self._start_server(supervisor)
+                home = str(self.settings.serving_home)
+                self._start_module(supervisor, SERVER, "ratchet.serving.server", "--home", home)
             else:
                 supervisor.start_worker(name)
-        return supervisor
 
     def _stop_processes(self) -> None:
         if self._supervisor is not None:
             self._supervisor.close(lambda text: self._announce(f"{text} (Ctrl-C again kills them and loses that work)"))
 
-    def _start_server(self, supervisor: SupervisorClient) -> None:
+    def _start_module(self, supervisor: SupervisorClient, name: str, module: str, *arguments: str) -> None:
         supervisor.start_command(
-            SERVER,
-            [sys.executable, "-m", "ratchet.serving.server", "--home", str(self.settings.serving_home)],
-            self.settings.log_folder / f"{SERVER}.log",
+            name,
+            [sys.executable, "-m", module, *arguments],
+            self.settings.log_folder / f"{name}.log",
             server_environment(self.settings),
         )
 
@@ -152,8 +182,20 @@ def process_names(settings: Settings) -> list[str]:
     return [*([SERVER] if JUDGE in roles and settings.serving.url is None else []), *workers]
 
 
+def page_port(settings: Settings, announce: Announce) -> int:
+    """The port of the page: the one that is set, or a free one where that is taken by another program."""
+    port = settings.web.port
+    if port:
+        try:
+            require_free(port, "web.port")
+            return port
+        except TransientError as error:
+            announce(f"{error} The Control Room takes a free port.")
+    return free_port()
+
+
 def server_environment(settings: Settings) -> dict[str, str]:
-    """Environment of the inference server: the settings, and the number of threads for its model."""
+    """Environment of a server: the settings, and the number of threads for a model."""
     return {**environment(settings), "OMP_NUM_THREADS": str(settings.placement.threads)}
 
 

@@ -21,7 +21,8 @@ from ratchet.inference.model_folder import (
     read_json,
     shard_names,
 )
-from ratchet.user_files import open_regular, printable, read_text
+from ratchet.printable import printable
+from ratchet.user_files import open_regular, read_text
 
 TEMPLATE = "chat_template.jinja"
 GENERATION_CONFIG = "generation_config.json"

@@ -6,9 +6,11 @@ processes are started or how the run is displayed.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +28,7 @@ from ratchet.ledger.tables import ClaimRow, EvaluationRow, LineageRow, OutboxRow
 from ratchet.processes.managed_process import describe_exit
 from ratchet.processes.messages import ProcessState
 from ratchet.run import run_lock
-from ratchet.run.local_stack import LocalStack
+from ratchet.run.local_stack import PAGE, LocalStack
 from ratchet.run.summary import Summary, completed_cycles, has_undecided, summarize
 from ratchet.settings import Settings
 from ratchet.user_tasks.supply import are_all_used_up
@@ -49,8 +51,8 @@ class View(Protocol):
         """Show a message of the run itself."""
         ...
 
-    def show(self, ledger: Ledger, heading: str, endpoint: str) -> None:
-        """Show the current state."""
+    def show(self, ledger: Ledger, heading: str, endpoint: str, page: str) -> None:
+        """Show the current state, and where the model and the page are."""
         ...
 
 
@@ -100,11 +102,11 @@ class Run:
                 self._view.announce(text)
             failing = _failing(processes)
             done = len(_completed(stack.ledger) - done_before)
-            self._view.show(stack.ledger, self._heading(done, began_at, failing), stack.endpoint())
+            self._view.show(stack.ledger, self._heading(done, began_at, failing), stack.endpoint(), stack.page)
             if self._cycles is not None and done >= self._cycles:
                 return None
             if self._cycles is not None:
-                problem = self._problem(stack, failing)
+                problem = self._problem(stack, _failing(_needed(processes)))
                 if problem is not None or self._used_up(stack) is not None:
                     return problem
             stop.wait(CHECK_S)
@@ -156,9 +158,9 @@ class Run:
 
 
 class StopSignals:
-    """Handles SIGINT and SIGTERM in a block: the first sets ``stop``, the second calls ``kill`` and exits at once.
+    """Handles SIGINT, SIGTERM and SIGHUP in a block: the first sets ``stop``, the second calls ``kill`` and exits.
 
-    For the main thread.
+    SIGHUP comes when the terminal is closed; with `nohup` it stays ignored. For the main thread.
     """
 
     def __init__(self, announce: Callable[[str], None]):
@@ -168,8 +170,9 @@ class StopSignals:
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -178,12 +181,25 @@ class StopSignals:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _leave_closed_terminal()
         if self.stop.is_set():
             self.kill()
             os._exit(EXIT_INTERRUPTED)
         self.stop.set()
         self._announce("stopping; running work is saved or released (Ctrl-C again kills it)")
+
+
+def _leave_closed_terminal() -> None:
+    """Let standard streams lead nowhere that led to a terminal which is gone: writing to it would be an error."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        try:
+            os.ttyname(stream.fileno())
+        except OSError as error:
+            if error.errno == errno.EIO:  # elsewhere it is no terminal
+                with open(os.devnull, "r+b", buffering=0) as nowhere:
+                    os.dup2(nowhere.fileno(), stream.fileno())
 
 
 class StallDetector:
@@ -272,6 +288,11 @@ def _message(line: str) -> str:
 def _completed(ledger: Ledger) -> frozenset[str]:
     with ledger.read() as session:
         return frozenset(cycle.checkpoint_id for cycle in completed_cycles(session))
+
+
+def _needed(processes: Mapping[str, ProcessState]) -> dict[str, ProcessState]:
+    """The processes without which no checkpoint is trained, judged or served."""
+    return {name: process for name, process in processes.items() if name != PAGE}
 
 
 def _failing(processes: Mapping[str, ProcessState]) -> str | None:

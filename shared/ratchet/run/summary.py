@@ -1,6 +1,6 @@
 """What a run has achieved: its completed cycles, and the closing summary of what was trained and deployed, and why.
 
-A cycle is a trained checkpoint that has all its verdicts (``System.per_checkpoint``).
+A cycle is a trained checkpoint that has all its verdicts (``System.per_checkpoint``), and that no newer one superseded.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from ratchet.user_tasks.task import Task, all_tasks
 DECIDER = "deployment"
 """Its verdict is the outcome of a cycle; the other systems' verdicts come before it."""
 
+SUPERSEDED = "superseded"
+
 _ACTIONS = {"deploy": "deployed", "rollback": "rolled back to"}
 
 
@@ -47,9 +49,14 @@ def completed_cycles(session: Session) -> list[CompletedCycle]:
     """All complete cycles, in the order of the checkpoints. The base model is not a cycle.
 
     A dead letter counts as a verdict here, since the system has given the checkpoint up until an operator retries it. A
-    checkpoint that testing found broken gets no other verdicts; one that it found superseded was never judged, and is
-    no cycle.
+    checkpoint that testing found broken gets no other verdicts. One that a newer one superseded, before it was tested
+    or while the server was busy with another, is no cycle: nothing was decided about it.
     """
+    return [cycle for cycle in _judged(session) if cycle.outcome != SUPERSEDED]
+
+
+def _judged(session: Session) -> list[CompletedCycle]:
+    """The complete cycles, and the checkpoints that were superseded with the verdicts of all judges."""
     trained = session.execute(
         select(CheckpointRow.id, CheckpointRow.ordinal, CheckpointRow.state)
         .where(CheckpointRow.ordinal > 0)
@@ -130,6 +137,7 @@ class Summary:
 
     ran_s: float
     cycles: tuple[CompletedCycle, ...]
+    superseded: int
     live: int | None
     live_levels: LevelRates
     tasks: tuple[TaskResult, ...]
@@ -144,7 +152,9 @@ class Summary:
 
 def summarize(session: Session, since: float, now: float, done_before: frozenset[str]) -> Summary:
     """The summary of a run that began at ``since``, when the cycles in ``done_before`` were already complete."""
-    cycles = tuple(cycle for cycle in completed_cycles(session) if cycle.checkpoint_id not in done_before)
+    judged = [cycle for cycle in _judged(session) if cycle.checkpoint_id not in done_before]
+    cycles = tuple(cycle for cycle in judged if cycle.outcome != SUPERSEDED)
+    superseded = [cycle for cycle in judged if cycle.outcome == SUPERSEDED and cycle.judged_at >= since]
     changes = read_changes(session, since)
     serving = session.scalar(select(ServingRow).limit(1))
     live = session.get(CheckpointRow, serving.desired_id) if serving else None
@@ -154,6 +164,7 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
     return Summary(
         ran_s=now - since,
         cycles=cycles,
+        superseded=len(superseded),
         live=live.ordinal if live else None,
         live_levels=levels,
         tasks=_task_results(session, live.id, levels) if live else (),
@@ -164,7 +175,7 @@ def summarize(session: Session, since: float, now: float, done_before: frozenset
         dead=_count(
             session, select(func.count()).select_from(DeadLetterRow).where(DeadLetterRow.resolved_at.is_(None))
         ),
-        first_judged_s=min(cycle.judged_at for cycle in cycles) - since if cycles else None,
+        first_judged_s=min(first) - since if (first := [c.judged_at for c in (*cycles, *superseded)]) else None,
         first_deployed_s=promoted[0] if promoted else None,
     )
 
@@ -173,7 +184,7 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
     """The summary as plain text."""
     lines = [
         f"{len(summary.cycles)} checkpoint{_s(len(summary.cycles))} trained, judged and decided in "
-        f"{_time(summary.ran_s)}."
+        f"{_time(summary.ran_s)}{_more(summary.superseded)}."
     ]
     if summary.live is not None:
         own = {result.task for result in summary.tasks}
@@ -202,6 +213,10 @@ def render(summary: Summary, endpoint: str, alias: str) -> str:
         "ranks the checkpoints, `ratchet why champion` explains the decision."
     )
     return "\n".join(lines)
+
+
+def _more(superseded: int) -> str:
+    return f"; {superseded} more superseded by newer ones" if superseded else ""
 
 
 def read_changes(session: Session, since: float) -> tuple[Change, ...]:

@@ -27,7 +27,10 @@ STATE_TIMEOUT_S = 10.0
 """A server that does not report its state within this time counts as unreachable."""
 
 ADMIN_TIMEOUT_S = 300.0
-"""Loading may read a large model from a slow disk, and a canary waits for its answers."""
+"""A canary waits for its answers, and an unload for those of clients."""
+
+LOAD_TIMEOUT_S = 1_200.0
+"""Loading reads a large model from a slow disk, and vLLM compiles kernels for it."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -35,20 +38,22 @@ Answer = TypeVar("Answer", bound=BaseModel)
 class ServingClient(AbstractContextManager["ServingClient"]):
     """An InferenceServer. Safe to use from several threads. A token that the server refuses is a SettingsError."""
 
-    def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float = ADMIN_TIMEOUT_S):
+    def __init__(self, base_url: str, admin_token: SecretStr, timeout_s: float | None = None):
+        """``timeout_s`` is that of each call; by default ADMIN_TIMEOUT_S, and of a load LOAD_TIMEOUT_S."""
         import httpx  # imports rich and pygments too: 0.1 s that commands which only list the systems can do without
 
         self._base_url = base_url
+        self._load_timeout_s = timeout_s or LOAD_TIMEOUT_S
         self._http = httpx.Client(
             base_url=base_url,
             mounts=DIRECT,
             headers={"authorization": f"Bearer {admin_token.get_secret_value()}"},
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(timeout_s or ADMIN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             verify=base_url.startswith("https:"),  # reading the certificates takes 80 ms
         )
 
     @classmethod
-    def from_settings(cls, settings: ServingSettings, home: Path, timeout_s: float = ADMIN_TIMEOUT_S) -> ServingClient:
+    def from_settings(cls, settings: ServingSettings, home: Path, timeout_s: float | None = None) -> ServingClient:
         """A client for the configured server, or for the one last started in ``home``."""
         url = settings.url or announced_url(home) or settings.base_url
         return cls(url, client_token(settings, home), timeout_s)
@@ -60,7 +65,8 @@ class ServingClient(AbstractContextManager["ServingClient"]):
         self.close()
 
     def load(self, checkpoint_id: str, path: str, weights: str) -> None:
-        self._post("load", protocol.LoadRequest(checkpoint_id=checkpoint_id, path=path, weights=weights))
+        body = protocol.LoadRequest(checkpoint_id=checkpoint_id, path=path, weights=weights)
+        self._post("load", body, timeout=self._load_timeout_s)
 
     def unload(self, checkpoint_id: str) -> None:
         self._post("unload", protocol.UnloadRequest(checkpoint_id=checkpoint_id))
@@ -90,8 +96,8 @@ class ServingClient(AbstractContextManager["ServingClient"]):
     def stats(self, checkpoint_id: str) -> Traffic:
         return _read(Traffic, self._request("GET", f"/admin/stats/{quote(checkpoint_id)}", timeout=STATE_TIMEOUT_S))
 
-    def _post(self, name: str, body: BaseModel) -> httpx.Response:
-        return self._request("POST", f"/admin/{name}", content=body.model_dump_json())
+    def _post(self, name: str, body: BaseModel, **options: Any) -> httpx.Response:
+        return self._request("POST", f"/admin/{name}", content=body.model_dump_json(), **options)
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         import httpx

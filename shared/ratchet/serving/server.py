@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import gc
 import importlib
 import logging
 import math
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -22,12 +20,14 @@ from ratchet import settings as setting_tree
 from ratchet.errors import RatchetError, ServingError
 from ratchet.leases.gpus import GpuLimit, acquire_share, gpu_limit
 from ratchet.plugins import require_plugins
+from ratchet.ports import listen
 from ratchet.serving.app import build_app
 from ratchet.serving.engine import Engine, engine_of
 from ratchet.serving.guard import Guard
 from ratchet.serving.model_manager import ModelManager
 from ratchet.serving.server_home import ServerHome, StateFile, server_token
 from ratchet.settings import Settings
+from ratchet.slow_clients import ImpatientProtocol
 from ratchet.watchdog import Watchdog
 
 log = logging.getLogger("ratchet.serving")
@@ -74,7 +74,7 @@ def serve_by(
     """Serve with this engine until a signal. If a thread stalls, the process ends."""
     token = server_token(settings.serving, home.folder)
     manager = ModelManager(settings.serving, StateFile(home.folder), engine.loader, engine.queue, watchdog)
-    listener = _listen(host, settings.serving.port if port is None else port)
+    listener = listen(host, settings.serving.port if port is None else port, "serving.port", ServingError)
     address = f"http://{host}:{listener.getsockname()[1]}"
     home.announce(address)
     log.info(
@@ -83,6 +83,7 @@ def serve_by(
     guard = Guard(watchdog, is_stopping=lambda: uvicorn_server.should_exit, drain_s=settings.serving.drain_s)
     config = uvicorn.Config(
         build_app(manager, settings.serving, token, guard.check),
+        http=ImpatientProtocol,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=math.ceil(settings.serving.drain_s),
@@ -111,20 +112,6 @@ def _end_quietly_on_signals() -> None:
     """uvicorn drains on a signal, then raises it again for the previous handler; make that a no-op."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, not left at 0: only then does asyncio disable Nagle's algorithm on accepted connections.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror}"
-        raise ServingError(f"port {port} of {host} {why}. Set serving.port or --port to another.") from error
-    return listener
 
 
 def _parser() -> argparse.ArgumentParser:

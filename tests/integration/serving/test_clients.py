@@ -13,10 +13,9 @@ import httpx
 import pytest
 from ratchet.inference.model_folder import weights_digest
 
+from tests.support.server_processes import START_S, Checkpoint, Server
 from tests.support.tiny_model import build_tiny_model
 from tests.support.workers import wait_until
-
-from .conftest import START_S, Checkpoint, Server
 
 pytestmark = pytest.mark.timeout(1_800)
 

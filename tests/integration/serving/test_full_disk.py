@@ -11,8 +11,7 @@ from ratchet.serving.server_home import announced_url
 from ratchet.settings.serving import ServingSettings
 
 from tests.support.disk import SmallDisk, fill, free
-
-from .conftest import Checkpoint, Server, command
+from tests.support.server_processes import Checkpoint, Server, command
 
 Start = Callable[..., Server]
 

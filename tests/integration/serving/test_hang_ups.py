@@ -14,9 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.server_processes import START_S, Checkpoint, Server
 from tests.support.workers import wait_until
-
-from .conftest import START_S, Checkpoint, Server
 
 pytestmark = pytest.mark.timeout(1_800)
 

@@ -14,7 +14,7 @@ from ratchet.data.example import Message
 from ratchet.inference.generator import Decoding
 from ratchet.inference.local_generator import LocalGenerator
 
-from .conftest import Checkpoint, Server
+from tests.support.server_processes import Checkpoint, Server
 
 pytestmark = [pytest.mark.timeout(600)]
 

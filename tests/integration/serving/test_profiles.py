@@ -19,9 +19,8 @@ from trainer.core import TrainerEngine
 from trainer.monitoring import TrainingStatusWriter
 
 from tests.support.examples import write_examples
+from tests.support.server_processes import Checkpoint, Server
 from tests.support.tiny_model import build_tiny_model
-
-from .conftest import Checkpoint, Server
 
 BASE_ROWS = 337
 HELD_OUT = 60

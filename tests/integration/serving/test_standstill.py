@@ -15,9 +15,9 @@ import pytest
 from ratchet.errors import TransientError
 from ratchet.watchdog import EXIT_STALLED
 
+from tests.support.server_processes import START_S, Checkpoint, Server
 from tests.support.workers import wait_until
 
-from .conftest import START_S, Checkpoint, Server
 from .faulty_server import END, STALL, STALL_S
 
 pytestmark = pytest.mark.timeout(1_800)

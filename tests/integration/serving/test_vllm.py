@@ -19,9 +19,8 @@ from ratchet.settings import Settings
 from safetensors.numpy import load_file, save_file
 
 from tests.support.adapters import build_adapter
+from tests.support.server_processes import START_S, VLLM_COMMAND, Checkpoint
 from tests.support.workers import wait_until
-
-from .conftest import START_S, VLLM_COMMAND, Checkpoint
 
 CHATS: list[Chat] = [(Message(role="user", content=f"{number}+{number}="),) for number in range(6)]
 DECODING = Decoding(max_new_tokens=8)

@@ -93,6 +93,18 @@ def test_older_checkpoints_than_the_candidate_are_superseded_and_newer_ones_wait
     assert rulings["c13"] == Wait("the decision on c12, which ranks higher")
 
 
+def test_an_open_challenge_is_decided_first_however_many_better_and_newer_ones_have_come() -> None:
+    rulings = judge(contender(11, score=0.4), contender(12, score=0.4, is_challenging=True), contender(13, score=0.9))
+    assert rulings["c12"] == Challenge()
+    assert rulings["c11"] == rulings["c13"] == Wait("the decision on c12, whose challenge is open")
+
+
+def test_an_open_challenge_of_a_checkpoint_that_may_not_be_deployed_holds_up_nobody() -> None:
+    rulings = judge(contender(11, severity="warning", is_challenging=True), contender(12))
+    assert isinstance(rulings["c11"], Settle)
+    assert rulings["c12"] == Challenge()
+
+
 def test_of_equals_the_newer_one_challenges() -> None:
     rulings = judge(contender(11), contender(12))
     assert rulings["c12"] == Challenge()

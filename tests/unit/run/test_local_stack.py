@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from ratchet.bus.embedded_redis import EmbeddedRedis
-from ratchet.errors import TransientError
-from ratchet.run.local_stack import SERVER, process_names, require_ports, server_environment
+from ratchet.errors import SettingsError, TransientError
+from ratchet.run.local_stack import SERVER, LocalStack, process_names, require_ports, server_environment
 from ratchet.settings import Settings
 
 
@@ -46,3 +46,10 @@ def test_a_taken_port_is_named_by_its_setting(tmp_path: Path, section: str) -> N
 
 def test_the_port_of_the_embedded_redis_follows_the_setting(tmp_path: Path) -> None:
     assert [EmbeddedRedis.below(told(tmp_path, redis={"port": port})).port for port in (0, 7001)] == [0, 7001]
+
+
+def test_a_run_does_not_serve_its_page_to_others_without_a_password(tmp_path: Path) -> None:
+    stack = LocalStack(told(tmp_path, web={"host": "0.0.0.0"}, serving={"port": 0}), lambda _said: None)
+    with pytest.raises(SettingsError, match=r"web\.password_file"):
+        stack.__enter__()
+    assert not (tmp_path / "ledger.db").exists()

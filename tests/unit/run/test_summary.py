@@ -35,12 +35,13 @@ def test_a_cycle_waits_for_a_plug_in_system(ledger: Ledger) -> None:
 
 
 def test_the_base_model_and_undecided_checkpoints_do_not_count(ledger: Ledger) -> None:
-    assert ordinals(ledger) == [1, 2, 3, 4]
+    """Nor does #4, which #5 superseded."""
+    assert ordinals(ledger) == [1, 2, 3]
 
 
 def test_one_missing_verdict_keeps_a_cycle_open(ledger: Ledger) -> None:
     drop(ledger, "calibration", 3)
-    assert ordinals(ledger) == [1, 2, 4]
+    assert ordinals(ledger) == [1, 2]
 
 
 def test_a_dead_letter_counts_as_a_decision(ledger: Ledger) -> None:
@@ -90,7 +91,7 @@ def test_a_broken_checkpoint_is_decided_by_the_verdict_of_testing(ledger: Ledger
 def test_a_decision_knows_its_outcome_and_its_time(ledger: Ledger) -> None:
     with ledger.read() as session:
         found = {d.ordinal: d for d in completed_cycles(session)}
-    assert [found[n].outcome for n in (1, 2, 3, 4)] == ["deployed", "refused", "deployed", "superseded"]
+    assert [found[n].outcome for n in (1, 2, 3)] == ["deployed", "refused", "deployed"]
     assert found[1].judged_at < found[2].judged_at
 
 
@@ -103,7 +104,7 @@ def summary(ledger: Ledger, since_s: float, done: frozenset[str] = frozenset()) 
 def test_the_summary_shows_what_was_learnt_and_deployed_and_why(ledger: Ledger) -> None:
     text = render(summary(ledger, 1000.0), "http://127.0.0.1:8100", "ratchet")
     for said in (
-        "4 checkpoints trained, judged and decided in 16 min 40 s.",
+        "3 checkpoints trained, judged and decided in 16 min 40 s; 1 more superseded by newer ones.",
         "Live is #3; right answers on the eval suite:\n  chain_sum  level 1 100 %, level 2 92 %",
         "deployed #1 over #0: +16.7 points",
         "deployed #3 over #1: +16.7 points",
@@ -138,9 +139,10 @@ def test_the_summary_compares_each_task_with_the_base_model(ledger: Ledger) -> N
 
 
 def test_the_summary_leaves_out_what_came_before_the_run(ledger: Ledger) -> None:
-    before = frozenset(checkpoint_id(n) for n in (1, 2, 3))
+    before = frozenset(checkpoint_id(n) for n in (1, 2))
     found = summary(ledger, 130.0, before)
-    assert [d.ordinal for d in found.cycles] == [4]
+    assert [d.ordinal for d in found.cycles] == [3]
+    assert found.superseded == 1
     assert [change.ordinal for change in found.changes] == []
     assert found.first_deployed_s is None
     assert "(not yet)" in render(found, "http://x", "ratchet")

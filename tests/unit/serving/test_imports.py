@@ -16,7 +16,7 @@ HEAVY = {"torch", "transformers", "scipy"}
         "ratchet.inference.http_generator",
         "ratchet.inference.prompt_format",
         "ratchet.inference.model_folder",
-        "evaluator.testing_child",
+        "ratchet.evaluation.answer_suites",
         "deployer.canary",
     ],
 )

@@ -20,6 +20,7 @@ from ratchet.events.catalogue import (
     RankingChanged,
 )
 from ratchet.failpoint import failpoint
+from ratchet.gate.decision import Promote, Refuse
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.deployments import (
@@ -53,8 +54,8 @@ from deployer.challenge import (
     run_screen,
     unmeasured_tasks,
 )
-from deployer.gate import Promote, Refuse
 from deployer.gate_inputs import SYSTEM_NAME, certainty_of, rulings
+from deployer.patient_server import PatientServer
 from deployer.rollout import DAMAGED_FILES, Rollout, fall_back
 from deployer.selection import Settle, Wait
 
@@ -94,7 +95,8 @@ def _log_waits(waits: dict[str, str]) -> None:
 
 
 def do(work: Work) -> Outcome:
-    with ServingClient.from_settings(work.settings.serving, work.settings.serving_home) as server:
+    with ServingClient.from_settings(work.settings.serving, work.settings.serving_home) as client:
+        server = PatientServer(client, work)
         highest = server.health().highest_fencing_token
         if highest > work.claim.token:
             return NotReady(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.cli.view.reading import read_view
 from ratchet.errors import ArtifactError
 from ratchet.ledger import health, operator_actions
+from ratchet.views.reading import read_view
 
 from .knowing import easy, everything
 

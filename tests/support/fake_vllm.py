@@ -71,7 +71,8 @@ def build(vllm: Vllm) -> Starlette:
         if body["model"] != vllm.name:
             return refusal(404, "NotFoundError", f"The model `{body['model']}` does not exist.", "model")
         if len(body["prompt"]) + body["max_tokens"] > CONTEXT:
-            return refusal(400, "BadRequestError", f"This model's maximum context length is {CONTEXT} tokens.")
+            message = f"This model's maximum context length is {CONTEXT} tokens."
+            return refusal(400, "BadRequestError", message, "input_tokens")
         answer = Completion(vllm, body)
         if (body.get("response_format") or {}).get("type") not in (None, "json_object", "json_schema"):
             return refusal(400, "BadRequestError", "an unknown response_format", "response_format")
