@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from ratchet import backup as backups
-from ratchet.cli.context import artifacts, opened
-from ratchet.cli.output import Json, print_json, size
+from ratchet.cli.output import Json, print_json, say
 from ratchet.errors import PreconditionFailed
+from ratchet.home import artifacts, opened
 from ratchet.run import run_lock
 from ratchet.settings import load
+from ratchet.wording import size
 
 EVERY_S = 5.0
 
@@ -47,14 +48,14 @@ def create(
         print_json(made.manifest.model_dump(mode="json") | {"copied": made.copied, "removed": made.removed})
         return
     for artifact, error in made.damaged.items():
-        typer.echo(f"left out: artifact {artifact}, which the ledger does not need: {error}", err=True)
+        say(f"left out: artifact {artifact}, which the ledger does not need: {error}", err=True)
     manifest = made.manifest
-    typer.echo(
+    say(
         f"{folder}: the ledger with {sum(manifest.ledger.rows.values()):,} rows at {manifest.ledger.revision}, "
         f"{len(manifest.artifacts):,} artifacts, {size(manifest.size_bytes)} in all; "
         f"{made.copied:,} were new ({size(made.copied_bytes)}), {made.removed:,} were removed as no longer needed."
     )
-    typer.echo(f"`ratchet backup restore {folder}` restores it.")
+    say(f"`ratchet backup restore {folder}` restores it.")
 
 
 @app.command()
@@ -77,11 +78,11 @@ def restore(
     manifest = backups.restore(folder, settings.ledger_url, artifacts(settings), _Progress("restored"), force=force)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.made_at))
     count = len(manifest.artifacts)
-    typer.echo(
+    say(
         f"the ledger and {count:,} artifacts ({size(manifest.size_bytes)}) are as they were at {made}; "
         "training and judging continue from there as soon as the workers run."
     )
-    typer.echo(
+    say(
         "If an inference server kept running, it may reject fencing tokens of this ledger: `ratchet doctor` shows "
         "whether `ratchet deploy reset-fencing` is needed."
     )
@@ -96,4 +97,4 @@ class _Progress:
     def __call__(self, done: int, of: int, copied_bytes: int) -> None:
         if time.monotonic() - self._printed_at >= EVERY_S:
             self._printed_at = time.monotonic()
-            typer.echo(f"{done:,} of {of:,} artifacts, {size(copied_bytes)} {self._verb}", err=True)
+            say(f"{done:,} of {of:,} artifacts, {size(copied_bytes)} {self._verb}", err=True)

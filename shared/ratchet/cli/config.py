@@ -10,13 +10,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ratchet.cli.capacity import check_training
-from ratchet.cli.context import artifacts, opened
-from ratchet.cli.output import print_json
+from ratchet.capacity import check_training
+from ratchet.cli.output import print_json, say
 from ratchet.errors import ArtifactError, PreconditionFailed, SettingsError, TransientError
 from ratchet.evaluation.build_suites import build_suites, updated_suites
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS, Suite
+from ratchet.home import artifacts, opened
 from ratchet.ledger.suites import current
 from ratchet.plugins import require_bitsandbytes, require_plugins
 from ratchet.settings import Settings, load
@@ -24,6 +24,7 @@ from ratchet.settings.control import TRAINER
 from ratchet.settings.settings import load_with_origins, schema_with
 from ratchet.stats.paired_tests import alpha_spent
 from ratchet.stats.power import CHALLENGES, GatePower, gate_power
+from ratchet.views.settings_in_force import default_values
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,7 +50,7 @@ def show(
     if as_json:
         print_json(chosen)
         return
-    defaults = type(settings).model_construct().model_dump(mode="json")
+    defaults = default_values(settings)
     for name, value in chosen.items():
         _print(name, value, defaults.get(name), origins)
 
@@ -67,24 +68,24 @@ def check() -> None:
     settings = load()
     require_plugins(settings)
     for line in check_training(settings):
-        typer.echo(line)
+        say(line)
     if settings.model.load_in_4bit and TRAINER in settings.placement.roles:
         require_bitsandbytes()
     lines = list(check_tasks(settings))
     if not settings.suites.families:
-        typer.echo("the settings are valid." + ("" if lines else f" There is nothing to learn from yet: {ADD_DATA}"))
+        say("the settings are valid." + ("" if lines else f" There is nothing to learn from yet: {ADD_DATA}"))
     else:
         held, power = check_gate(settings)
         if held.note:
-            typer.echo(held.note, err=True)
-        typer.echo(f"the settings are valid. {power.advice}")
-        typer.echo(
+            say(held.note, err=True)
+        say(f"the settings are valid. {power.advice}")
+        say(
             f"with {held.items:,} confirm items a true gain of {settings.gate.gain:.0%} is proved at the first "
             f"challenge with a chance of {power.per_challenge[0]:.0%}, within {CHALLENGES} challenges with "
             f"{power.within:.0%}."
         )
     for line in lines:
-        typer.echo(line)
+        say(line)
 
 
 ADD_DATA = "`ratchet data add FILE` adds your rows, at any time."
@@ -109,7 +110,7 @@ def check_tasks(settings: Settings) -> Iterator[str]:
 @app.command()
 def schema() -> None:
     """Print the JSON schema of all settings, for editors and scripts."""
-    typer.echo(json.dumps(schema_with(plugin_sections()).model_json_schema(), indent=2))
+    print_json(schema_with(plugin_sections()).model_json_schema())
 
 
 def _print(name: str, value: Any, default: Any, origins: Mapping[str, str]) -> None:
@@ -119,7 +120,7 @@ def _print(name: str, value: Any, default: Any, origins: Mapping[str, str]) -> N
         return
     mark = " " if value == default else "*"
     origin = f"  # {origins[name]}" if name in origins else ""
-    typer.echo(f"{mark} {name} = {json.dumps(value, ensure_ascii=False)}{origin}")
+    say(f"{mark} {name} = {json.dumps(value, ensure_ascii=False)}{origin}")
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from sqlalchemy import func, select
 
-from ratchet.cli.context import artifacts, opened, wake
-from ratchet.cli.output import Json, print_json, print_table, shortened
+from ratchet.cli.output import Json, print_json, print_table, say
 from ratchet.disk import home_errors
 from ratchet.errors import PreconditionFailed
-from ratchet.evaluation.record import Metric
+from ratchet.home import artifacts, opened, wake
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.queue import PRIORITIES
-from ratchet.ledger.tables import BatchRow, TaskRow
+from ratchet.printable import printable
 from ratchet.settings import Settings, load
-from ratchet.user_files import printable
+from ratchet.wording import shortened
 
 if TYPE_CHECKING:
     from ratchet.user_tasks.add import Choice
+    from ratchet.views.tasks import TaskLine
 
 MOST_SHOWN = 5
 """Refused rows that are printed; all of them are kept in quarantine."""
@@ -70,6 +69,8 @@ def add(
     Some rows are held out, and every checkpoint from now on is judged on them; the others are trained on. It works at
     any time: before the first run, and while one is going on. Rows that cannot be read are named with their lines.
     """
+    from ratchet.user_tasks.change import make_choice
+
     if priority not in PRIORITIES:
         raise PreconditionFailed(f"--priority {priority} is not one of {', '.join(PRIORITIES)}.")
     choice = make_choice(task, metric, grader, pattern)
@@ -86,37 +87,37 @@ def add(
 @app.command("list")
 def list_tasks(as_json: Annotated[bool, Json] = False) -> None:
     """List the tasks with their metrics and rows."""
+    from ratchet.views.tasks import task_lines
+
     with opened() as (_, ledger), ledger.read() as session:
-        rows = list(session.scalars(select(TaskRow).order_by(TaskRow.created_at)))
-        taught = select(BatchRow.task, func.sum(BatchRow.examples)).where(BatchRow.task.is_not(None))
-        stored = {str(task): int(count or 0) for task, count in session.execute(taught.group_by(BatchRow.task))}
+        lines = task_lines(session)
     if as_json:
-        print_json([_as_values(row, stored) for row in rows])
+        print_json([_as_values(line) for line in lines])
         return
-    if not rows:
-        typer.echo("There is no task yet: `ratchet data add FILE` makes one.")
+    if not lines:
+        say("There is no task yet: `ratchet data add FILE` makes one.")
         return
-    columns = ("task", "metric", "grader", ">rows", ">held out", ">trained on", ">passes", "state", "from")
+    columns = ("task", "metric", "grader", ">rows", ">held out", ">for training", ">passes", "state", "from")
     print_table(
         columns,
         (
             (
-                row.name,
-                row.metric,
-                row.grader or ("by row" if row.metric == "accuracy" else ""),
-                f"{row.rows:,}",
-                f"{row.held_rows:,}",
-                f"{stored.get(row.name, 0):,}",
-                f"{row.passes:.3g}",
-                row.state.replace("_", " "),
-                shortened(row.source, 40),
+                line.name,
+                line.row.metric,
+                line.grader,
+                f"{line.row.rows:,}",
+                f"{line.row.held_rows:,}",
+                f"{line.training_rows:,}",
+                f"{line.row.passes:.3g}",
+                line.state,
+                shortened(line.row.source, 40),
             )
-            for row in rows
+            for line in lines
         ),
     )
-    for row in rows:
-        if row.reason:
-            typer.echo(f"{row.name}: {row.reason}")
+    for line in lines:
+        if line.row.reason:
+            say(f"{line.name}: {line.row.reason}")
 
 
 @app.command("set")
@@ -134,45 +135,13 @@ def set_task(
 
     With another metric or grader its progress is measured anew, also where it was used up.
     """
-    from ratchet.user_tasks.suites import renew_suites
-    from ratchet.user_tasks.supply import ACTIVE
-    from ratchet.user_tasks.task import get_task
+    from ratchet.user_tasks.change import WOKEN, change_task, in_words, make_choice
 
     choice = make_choice(task, metric, grader, pattern)
     with opened() as (settings, ledger):
-        with ledger.write() as tx:
-            row = get_task(tx.session, task)
-            if row.kind != "user":
-                raise PreconditionFailed(f"the task {task} belongs to Ratchet; its metric stays.")
-            told = {name: getattr(choice, name) for name in ("metric", "grader", "pattern")}
-            changed = {name: value for name, value in told.items() if value not in (None, getattr(row, name))}
-            for name, value in changed.items():
-                setattr(row, name, value)
-            if changed:
-                row.best_id, row.stale, row.state, row.reason = None, 0, ACTIVE, ""
-            if protected is not None:
-                row.protected = protected
-            row.updated_at = tx.now
-            row.version += 1
-        renew_suites(settings, ledger, artifacts(settings))
-        wake(settings, "testing", "generation")
-    typer.echo(f"the task {task} is judged by {row.metric}{f', grader {row.grader}' if row.grader else ''}.")
-
-
-def make_choice(task: str | None, metric: str | None, grader: str | None, pattern: str | None) -> Choice:
-    """The options as a Choice. Raises PreconditionFailed for an unknown metric or grader."""
-    from typing import cast, get_args
-
-    from ratchet.tasks.graders import declared_graders
-    from ratchet.user_tasks.add import Choice
-
-    if metric is not None and metric not in get_args(Metric):
-        raise PreconditionFailed(f"--metric {metric} is not one of {', '.join(get_args(Metric))}.")
-    if grader is not None and grader not in declared_graders():
-        raise PreconditionFailed(f"--grader {grader} is not one of {', '.join(declared_graders())}.")
-    if (grader == "regex") != (pattern is not None):
-        raise PreconditionFailed("--grader regex and --pattern belong together.")
-    return Choice(task=task, metric=cast("Metric | None", metric), grader=grader, pattern=pattern)
+        row = change_task(settings, ledger, artifacts(settings), task, choice, protected)
+        wake(settings, *WOKEN)
+    say(in_words(row))
 
 
 @contextmanager
@@ -225,7 +194,7 @@ def add_rows(
         found["queued_rows"] = origin.readable if prepared is None else prepared.family_rows
         if not quiet:
             verb = "would be" if dry_run else "are"
-            typer.echo(f"{found['queued_rows']:,} rows of built-in tasks {verb} queued for training.")
+            say(f"{found['queued_rows']:,} rows of built-in tasks {verb} queued for training.")
     if dry_run:
         return found
     if prepared is None:
@@ -244,18 +213,18 @@ def converted(source: str, columns: str | None, destination: Path, *, quiet: boo
     from ratchet.data.files import read_file_examples, write_examples
 
     mapping = ColumnMap.parse(columns) if columns else None
-    notice = (lambda _: None) if quiet else typer.echo
+    notice = (lambda _: None) if quiet else say
     found = write_examples(read_file_examples(source, mapping, notice), destination)
     for _, error in found.refused[:MOST_SHOWN]:
-        typer.echo(f"  {error}", err=True)
+        say(f"  {error}", err=True)
     if found.unreadable > MOST_SHOWN:
-        typer.echo(f"  … and {found.unreadable - MOST_SHOWN:,} more", err=True)
+        say(f"  … and {found.unreadable - MOST_SHOWN:,} more", err=True)
     path = source if source.startswith("hf:") else printable(Path(source).resolve())
     name = source if source.startswith("hf:") else printable(Path(source).resolve().name)
     return Origin(name, path, found.rows - found.unreadable, found.unreadable)
 
 
-def _as_values(row: TaskRow, stored: Mapping[str, int]) -> dict[str, Any]:
+def _as_values(line: TaskLine) -> dict[str, Any]:
     fields = ("name", "kind", "metric", "grader", "pattern", "protected", "version", "rows", "held_rows", "passes")
-    values = {field: getattr(row, field) for field in (*fields, "state", "reason", "source")}
-    return {**values, "training_rows": stored.get(row.name, 0)}
+    values = {field: getattr(line.row, field) for field in (*fields, "state", "reason", "source")}
+    return {**values, "training_rows": line.training_rows}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from ratchet.cli.output import shortened
+from ratchet.cli.output import say
 from ratchet.user_tasks.metric import GradedSample, graded_samples
+from ratchet.wording import shortened
 
 if TYPE_CHECKING:
     from ratchet.user_tasks.add import Prepared
@@ -23,46 +22,46 @@ def report(prepared: Prepared) -> None:
         f"{len(prepared.unreadable):,} unreadable" if prepared.unreadable else "",
     ]
     said = "".join(f", {part}" for part in left_out if part)
-    typer.echo(f"task {task.name}: {split.rows:,} different rows of {prepared.source}{said}.")
+    say(f"task {task.name}: {split.rows:,} different rows of {prepared.source}{said}.")
     if prepared.joined:
-        typer.echo(
+        say(
             f"  joins     rows of {', '.join(prepared.joined)}, since the file's name is the same. "
             "If it is other data, `--task NAME` makes a task of it."
         )
     if prepared.suggestion is not None:
         chosen = "chosen by you" if task.metric != prepared.suggestion.metric else f"since {prepared.suggestion.why}"
-        typer.echo(f"  metric    {task.metric}, {chosen}; `--metric` changes it.")
+        say(f"  metric    {task.metric}, {chosen}; `--metric` changes it.")
     else:
-        typer.echo(f"  metric    {task.metric}, as before.")
+        say(f"  metric    {task.metric}, as before.")
     for sample in graded_samples(prepared.sample) if task.metric == "accuracy" else ():
         _tell_grading(sample)
     if (
         task.metric != "accuracy"
         and (example := next((row for row in prepared.sample if row.answer), None)) is not None
     ):
-        typer.echo(f"  example   {_tail(example.question)}")
-        typer.echo(f"            reference answer: {shortened(example.answer or '', ANSWER_WIDTH)}")
+        say(f"  example   {_tail(example.question)}")
+        say(f"            reference answer: {shortened(example.answer or '', ANSWER_WIDTH)}")
     _tell_split(prepared)
 
 
 def _tell_grading(sample: GradedSample) -> None:
-    typer.echo(f"  example   {_tail(sample.question)}")
+    say(f"  example   {_tail(sample.question)}")
     gold = shortened(sample.gold, ANSWER_WIDTH)
     wordy = "right" if sample.is_wordy_right else "wrong"
-    typer.echo(f"            {gold!r} is right (grader {sample.grader}); {shortened(sample.wordy, 80)!r} is {wordy}.")
+    say(f"            {gold!r} is right (grader {sample.grader}); {shortened(sample.wordy, 80)!r} is {wordy}.")
     if sample.is_other_right:
-        typer.echo(f"            Beware: {sample.other!r}, another row's answer, counts as right here too.")
+        say(f"            Beware: {sample.other!r}, another row's answer, counts as right here too.")
 
 
 def _tell_split(prepared: Prepared) -> None:
     split, plan = prepared.split, prepared.plan
     sizes = " · ".join(f"{len(items):,} {pool}" for pool, items in split.held_out.items())
     trained = split.rows - split.held_rows
-    typer.echo(f"  held out  {sizes}; the other {trained:,} rows are trained on.")
+    say(f"  held out  {sizes}; the other {trained:,} rows are trained on.")
     for task, count in split.known.most_common():
-        typer.echo(f"  known     {count:,} rows of the task {task}, or nearly the same: none of them is held out.")
+        say(f"  known     {count:,} rows of the task {task}, or nearly the same: none of them is held out.")
     for line in plan.sentences():
-        typer.echo(f"  proof     {line}")
+        say(f"  proof     {line}")
 
 
 def numbers(prepared: Prepared) -> dict[str, Any]:

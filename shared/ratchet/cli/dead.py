@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from ratchet.cli.context import opened, wake
-from ratchet.cli.output import MOST, Json, clock, print_json, print_table
+from ratchet.cli.output import MOST, Json, print_json, print_table, say
 from ratchet.errors import PreconditionFailed
+from ratchet.home import opened, wake
 from ratchet.ledger.tables import DeadLetterRow
 from ratchet.lines import first_line
 from ratchet.systems import dead_letters
+from ratchet.wording import clock
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +38,7 @@ def list_letters(
         print_json([_as_values(row) for row in rows])
         return
     if not rows:
-        typer.echo("no dead letters.")
+        say("no dead letters.")
         return
     table = (
         (row.id, clock(row.created_at), row.system, f"{row.subject_kind} {row.subject_id}", _first_line(row.error))
@@ -56,10 +57,10 @@ def show(number: Id, as_json: Annotated[bool, Json] = False) -> None:
     if as_json:
         print_json(_as_values(row))
         return
-    typer.echo(f"{row.system} gave up {row.subject_kind} {row.subject_id} at {clock(row.created_at)}")
-    typer.echo(f"after {row.failures} failures and {row.kills} crashes of its process: {row.error}")
-    typer.echo(f"\n{row.traceback}" if row.traceback else "")
-    typer.echo(row.resolution or f"`ratchet dead retry {row.id}` tries it again.")
+    say(f"{row.system} gave up {row.subject_kind} {row.subject_id} at {clock(row.created_at)}")
+    say(f"after {row.failures} failures and {row.kills} crashes of its process: {row.error}")
+    say(f"\n{row.traceback}" if row.traceback else "")
+    say(row.resolution or f"`ratchet dead retry {row.id}` tries it again.")
 
 
 @app.command()
@@ -68,7 +69,7 @@ def retry(number: Id) -> None:
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             letter = dead_letters.retry(tx, number, getpass.getuser())
-        typer.echo(f"{letter.system} will try {letter.subject_kind} {letter.subject_id} again.")
+        say(f"{letter.system} will try {letter.subject_kind} {letter.subject_id} again.")
         wake(settings, letter.system)
 
 

@@ -11,14 +11,15 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Select, select
 
-from ratchet.cli.context import opened
-from ratchet.cli.output import MOST, Json, clock
+from ratchet.cli.output import MOST, Json, say, say_json
 from ratchet.errors import PreconditionFailed
 from ratchet.events import CATALOGUE
+from ratchet.home import opened
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import OutboxRow
-from ratchet.lines import split_lines
 from ratchet.settings import load
+from ratchet.views import log_lines
+from ratchet.wording import clock
 
 EVERY_S = 0.5
 ENVELOPE = ("id", "at", "cause", "name", "major")
@@ -67,7 +68,7 @@ def _follow(ledger: Ledger, query: Select[OutboxRow], seq: int, as_json: bool) -
 
 def _print(rows: Iterable[OutboxRow], as_json: bool) -> None:
     for row in rows:
-        typer.echo(row.body if as_json else _line(row))
+        say_json(row.body) if as_json else say(_line(row))
 
 
 def _line(row: OutboxRow) -> str:
@@ -75,10 +76,6 @@ def _line(row: OutboxRow) -> str:
     text = " ".join(f"{key}={value}" for key, value in fields.items() if key not in ENVELOPE)
     waiting = "" if row.relayed_at is not None else "  (not relayed yet)"
     return f"{clock(row.created_at)} {row.event_id[:8]} {row.name:<24} {text}{waiting}"
-
-
-READ_BYTES = 1_000_000
-TRAIL = ("event", "subject", "claim", "lane")
 
 
 def logs(
@@ -89,64 +86,22 @@ def logs(
 ) -> None:
     """Show the logs of a system's workers and model processes on this machine."""
     folder = load().log_folder
-    files = _files(folder, system)
+    files = log_lines.log_files(folder, system)
     ends = {}
     for file in files:
-        lines, ends[file] = _tail(file, limit)
+        lines, ends[file] = log_lines.tail(file, limit)
         _print_lines(file, lines, as_json, several=len(files) > 1)
     while follow:
         try:
             time.sleep(EVERY_S)
         except KeyboardInterrupt:
             return
-        for file in _files(folder, system):
-            lines, ends[file] = _since(file, ends.get(file, 0))
+        for file in log_lines.log_files(folder, system):
+            lines, ends[file] = log_lines.since(file, ends.get(file, 0))
             _print_lines(file, lines, as_json, several=True)
-
-
-def _files(folder: Path, system: str | None) -> list[Path]:
-    files = sorted(folder.glob("*.log"))
-    chosen = [file for file in files if system in (None, _system(file))]
-    if not chosen:
-        known = sorted({_system(file) for file in files})
-        raise PreconditionFailed(
-            f"no logs of {system or 'any system'} in {folder}; there are: {', '.join(known) or 'none yet'}."
-        )
-    return chosen
-
-
-def _system(file: Path) -> str:
-    """``testing`` of ``testing@host+0.log`` and of ``testing.child.log``."""
-    return file.name.split("@")[0].split(".")[0]
-
-
-def _tail(file: Path, limit: int) -> tuple[list[str], int]:
-    size = file.stat().st_size
-    lines, end = _since(file, max(0, size - READ_BYTES))
-    return lines[-limit:], end
-
-
-def _since(file: Path, start: int) -> tuple[list[str], int]:
-    """Complete lines from that byte on, and the byte after them. A rotated file is read from its beginning."""
-    with file.open("rb") as stream:
-        stream.seek(start if start <= file.stat().st_size else 0)
-        begin = stream.tell()
-        whole, newline, _ = stream.read().rpartition(b"\n")
-    return split_lines(whole.decode(errors="replace")), begin + len(whole) + len(newline)
 
 
 def _print_lines(file: Path, lines: list[str], as_json: bool, *, several: bool) -> None:
     name = f"{file.stem.split('@')[0]:<12} " if several else ""
     for line in lines:
-        typer.echo(line if as_json else name + _readable(line))
-
-
-def _readable(line: str) -> str:
-    try:
-        fields = json.loads(line)
-        head = f"{clock(float(fields['at']))} {fields['level']:<7} {fields['message']}"
-    except (ValueError, KeyError, TypeError):
-        return line
-    trail = " ".join(f"{key}={fields[key]}" for key in TRAIL if fields.get(key))
-    text = f"{head}  [{trail}]" if trail else head
-    return text + "\n" + fields["traceback"] if fields.get("traceback") else text
+        say_json(line) if as_json else say(name + log_lines.read_line(line).readable)

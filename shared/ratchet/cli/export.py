@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ratchet.cli.context import artifacts, find_checkpoint, label, opened
-from ratchet.cli.output import size
+from ratchet.cli.output import say
 from ratchet.errors import PreconditionFailed
+from ratchet.home import artifacts, opened
 from ratchet.inference.tiny import TINY_MODEL
+from ratchet.views.checkpoint_names import find_checkpoint, label
+from ratchet.wording import size
 
 EVERY_S = 5.0
 LOG = "export.child.log"
@@ -60,13 +62,13 @@ def export(
         log_path=settings.log_folder / LOG,
         progress=_Progress(),
     )
-    typer.echo(f"{name} ({facts.id}): {size(done.size_bytes)} in {done.folder}")
+    say(f"{name} ({facts.id}): {size(done.size_bytes)} in {done.folder}")
     if done.templated is not None:
-        typer.echo(_about_modelfile(done.folder, templated=done.templated))
+        say(_about_modelfile(done.folder, templated=done.templated))
     if done.base is not None:
-        typer.echo(_about_base(done.base))
+        say(_about_base(done.base))
     if push is not None:
-        typer.echo(f"pushed to {exports.push(done.folder, push)}")
+        say(f"pushed to {exports.push(done.folder, push)}")
 
 
 def _about_base(base: str) -> str:
@@ -92,4 +94,4 @@ class _Progress:
     def __call__(self, message: dict[str, Any]) -> None:
         if time.monotonic() - self._printed_at >= EVERY_S:
             self._printed_at = time.monotonic()
-            typer.echo(message["note"], err=True)
+            say(message["note"], err=True)

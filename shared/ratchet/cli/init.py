@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ratchet.atomic_files import atomic_write
-from ratchet.cli.capacity import model_folder, save_room
+from ratchet.capacity import model_folder, save_room
 from ratchet.cli.config import plugin_sections
 from ratchet.cli.data import (
     GraderOption,
@@ -26,10 +26,8 @@ from ratchet.cli.data import (
     add_rows,
     converted,
     ledger_of_home,
-    make_choice,
 )
-from ratchet.cli.output import size
-from ratchet.cli.view.view_model import thousands
+from ratchet.cli.output import say
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
 from ratchet.disk import home_errors
@@ -50,6 +48,9 @@ from ratchet.training_plan import (
     row_facts,
     this_machine,
 )
+from ratchet.user_tasks.change import make_choice
+from ratchet.views.view_model import thousands
+from ratchet.wording import size
 
 TINY = "tiny"
 NOT_REPLACEABLE = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM)
@@ -93,7 +94,7 @@ def init(
         _write(file, render(chosen, schema_with(plugin_sections())))
         written = load()
         if (base := model_folder(written)) is not None:
-            typer.echo(f"disk: {save_room(written, model_facts(base))[1]}.")
+            say(f"disk: {save_room(written, model_facts(base))[1]}.")
         try:
             if origin is not None:
                 with ledger_of_home() as (settings, ledger):
@@ -102,10 +103,10 @@ def init(
             if is_new:
                 file.unlink()
             raise
-        typer.echo(f"wrote {file}.")
+        say(f"wrote {file}.")
     if data is None and model != TINY:
-        typer.echo("It has nothing to learn from yet: `ratchet data add FILE` adds your rows, now or at any time.")
-    typer.echo("`make run` (or `ratchet run`) starts everything.")
+        say("It has nothing to learn from yet: `ratchet data add FILE` adds your rows, now or at any time.")
+    say("`make run` (or `ratchet run`) starts everything.")
 
 
 def _write(file: Path, text: str) -> None:
@@ -130,7 +131,7 @@ def _for_model(name: str, rows: Path | None, *, full: bool, force: bool) -> Chos
         return {}
     folder = Path(name)
     if not folder.is_dir():
-        typer.echo(f"{name} is not a folder here, so it is taken as a hub name; the first run downloads and checks it.")
+        say(f"{name} is not a folder here, so it is taken as a hub name; the first run downloads and checks it.")
         unseen = choose_training(UNKNOWN_MODEL, _row_facts(rows, folder), this_machine(), adapters=not full).sections()
         return {**unseen, "model": {"path": name, **unseen["model"]}}
     _inspect(folder)
@@ -142,7 +143,7 @@ def _for_model(name: str, rows: Path | None, *, full: bool, force: bool) -> Chos
     if not alone.fits and cards > 1:
         sharded = choose_training(facts, found_rows, this_machine(cards, sharded=True), adapters=adapters)
         if sharded.fits:
-            typer.echo("that does not fit one card, so it is sharded over all of them (environment.parallelism fsdp).")
+            say("that does not fit one card, so it is sharded over all of them (environment.parallelism fsdp).")
             chosen, processes = sharded, cards
             sections = {**sharded.sections(), "environment": {"parallelism": "fsdp"}}
     _tell(facts, chosen, processes)
@@ -171,7 +172,7 @@ def _inspect(folder: Path) -> None:
     """Print what is changed when the model is taken in. Raises PreconditionFailed for one that cannot be."""
     found = inspect_model(folder)
     for note in found.notes:
-        typer.echo(f"model: {note}")
+        say(f"model: {note}")
     if found.refusals:
         raise PreconditionFailed(" ".join(found.refusals))
 
@@ -188,13 +189,13 @@ def _tell(facts: ModelFacts, chosen: TrainingChoice, processes: int) -> None:
     hyperparams = chosen.hyperparams
     what = f"adapters of rank {chosen.model.lora_rank} (LoRA)" if chosen.model.lora_rank else "all weights"
     step_rows = hyperparams.batch_size * hyperparams.gradient_accumulation
-    typer.echo(
+    say(
         f"model: {thousands(facts.parameters)} parameters in {facts.dtype}. Training {what} at a learning rate of "
         f"{hyperparams.learning_rate:g}, {step_rows} rows a step of up to {hyperparams.max_length} tokens, takes about "
         f"{size(chosen.memory.total)} of {size(available)} ({where})."
     )
     if chosen.rows_too_long:
-        typer.echo(f"{chosen.rows_too_long:,} rows are longer than {hyperparams.max_length} tokens and are left out.")
+        say(f"{chosen.rows_too_long:,} rows are longer than {hyperparams.max_length} tokens and are left out.")
 
 
 def _sizes() -> Chosen:

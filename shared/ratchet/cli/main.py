@@ -1,7 +1,8 @@
 """The entry point of the command line: the list of commands, and the global options.
 
 A command's module is imported when the command is called; `ratchet --help` imports none of them. Ratchet's own errors
-become one line and exit code 2, and so do disk errors, since the disk may be full or read-only for any command.
+become one line and exit code 2 (4 for `ratchet verdict`), and so do disk errors, since the disk may be full or
+read-only for any command.
 """
 
 from __future__ import annotations
@@ -17,18 +18,24 @@ import typer
 from typer.core import TyperGroup
 
 from ratchet import __version__
+from ratchet.cli.output import say
 from ratchet.errors import RatchetError, SettingsError
 
 EXIT_ERROR = 2
+UsageError: Any = typer.BadParameter.__base__
 RUN, INSPECT, OPERATE, SETUP = "Run", "Inspect", "Operate", "Set up"
 
 
 class Command(NamedTuple):
-    """Where a command is (``module:attribute`` below ratchet.cli), its heading in the help, and what it does."""
+    """Where a command is (``module:attribute`` below ratchet.cli), its heading in the help, and what it does.
+
+    ``exit_error`` is its exit code for an error, where 2 means something else.
+    """
 
     target: str
     heading: str
     summary: str
+    exit_error: int = EXIT_ERROR
 
 
 COMMANDS = {
@@ -40,6 +47,7 @@ COMMANDS = {
         "run:reset", RUN, "Remove the home: ledger, checkpoints, queue, logs. What is in PostgreSQL or S3 stays."
     ),
     "serve": Command("serve:serve", RUN, "Run the inference server by itself, with the engine of serving.engine."),
+    "web": Command("web:web", RUN, "Serve the Control Room by itself, the page that shows all this in a browser."),
     "ask": Command("serve:ask", RUN, "Ask the served model, and say which checkpoint answered."),
     "status": Command(
         "status:status", INSPECT, "Show what is going on right now: queue, training, checkpoints, what is live and why."
@@ -47,9 +55,13 @@ COMMANDS = {
     "watch": Command("status:watch", INSPECT, "Show it live. Ctrl-C leaves the run alone."),
     "show": Command("show:app", INSPECT, "Show one topic as a table: leaderboard, history, mined items, …"),
     "why": Command("why:why", INSPECT, "Explain why a checkpoint is or is not live: each system's verdict."),
+    "report": Command("report:report", INSPECT, "Write the Control Room's pages as one HTML file, to keep or to send."),
     "events": Command("events:events", INSPECT, "List events from the ledger's outbox, the newest last."),
     "logs": Command("events:logs", INSPECT, "Show the logs of this machine's workers and model processes."),
     "systems": Command("systems:systems", INSPECT, "List the installed systems, and the events that connect them."),
+    "verdict": Command(
+        "verdict:verdict", INSPECT, "Say whether one model is better than another, on rows of yours: for pipelines.", 4
+    ),
     "data": Command("data:app", OPERATE, "Add your own data as a task, and list and change tasks."),
     "queue": Command("queue:app", OPERATE, "Show what waits for training, and skip a batch."),
     "train": Command("operate:train", OPERATE, "Pause and resume training, or skip the batch that is in training."),
@@ -146,8 +158,11 @@ class Root(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            error.exit_code = _exit_code(ctx)
+            raise
         except RatchetError as error:
-            raise _exit_with(error) from error
+            raise _exit_with(error, _exit_code(ctx)) from error
         except OSError as error:
             from ratchet.disk import explain_home_error
 
@@ -155,13 +170,19 @@ class Root(TyperGroup):
             home_error = explain_home_error(error, Path(error.filename or os.environ.get("RATCHET_HOME", ".")))
             if home_error is None or names_no_file:
                 raise
-            raise _exit_with(home_error) from error
+            raise _exit_with(home_error, _exit_code(ctx)) from error
 
 
-def _exit_with(error: RatchetError) -> typer.Exit:
+def _exit_code(ctx: Any) -> int:
+    """The exit code for an error of the command that was called."""
+    called = COMMANDS.get(ctx.invoked_subcommand or "")
+    return called.exit_error if called is not None else EXIT_ERROR
+
+
+def _exit_with(error: RatchetError, code: int) -> typer.Exit:
     """Print the error and return the exit to raise. File names in the message may not be UTF-8."""
-    typer.echo(f"ratchet: {str(error).encode(errors='backslashreplace').decode()}", err=True)
-    return typer.Exit(EXIT_ERROR)
+    say(f"ratchet: {error}", err=True)
+    return typer.Exit(code)
 
 
 app = typer.Typer(
@@ -173,7 +194,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from ratchet.build import SHARED, package_digest  # reads every file of the package
 
-        typer.echo(f"ratchet {__version__} (build {package_digest(SHARED)})")
+        say(f"ratchet {__version__} (build {package_digest(SHARED)})")
         raise typer.Exit
 
 
@@ -196,7 +217,7 @@ def main(
     `ratchet run` starts everything on this machine. `ratchet watch` shows it, `ratchet why CHECKPOINT` explains.
     """
     if config is not None:
-        from ratchet.user_files import printable
+        from ratchet.printable import printable
 
         if not os.path.exists(config):  # Path.exists raises for a name that is too long
             raise SettingsError(f"{printable(config)}: no such file; `ratchet init` writes one.")

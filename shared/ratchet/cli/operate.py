@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from sqlalchemy import select
 
-from ratchet.cli.context import find_checkpoint, opened, wake
-from ratchet.errors import PreconditionFailed
+from ratchet.cli.output import say
+from ratchet.home import opened, wake
 from ratchet.ledger import operator_actions
-from ratchet.ledger.tables import BatchRow
+from ratchet.views.checkpoint_names import find_checkpoint
 
 Name = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="Its number (7), or the beginning of its id.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; recorded in the ledger.")]
@@ -41,7 +40,7 @@ def checkpoint(
         with ledger.write() as tx:
             found = find_checkpoint(tx.session, name)
             operator_actions.deploy(tx, found, reason, force=force)
-        typer.echo(f"#{found.ordinal} will be live as soon as the deployer has loaded and checked it.")
+        say(f"#{found.ordinal} will be live as soon as the deployer has loaded and checked it.")
         wake(settings, "deployment")
 
 
@@ -51,7 +50,7 @@ def rollback(reason: Reason = "rolled back by the operator") -> None:
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             good_id = operator_actions.rollback(tx, reason)
-        typer.echo(f"{good_id} will be live again as soon as the deployer has switched.")
+        say(f"{good_id} will be live again as soon as the deployer has switched.")
         wake(settings, "deployment")
 
 
@@ -61,7 +60,7 @@ def freeze(reason: Reason) -> None:
     with opened() as (_, ledger):
         with ledger.write() as tx:
             operator_actions.freeze(tx, reason)
-        typer.echo("frozen: what is live stays live.")
+        say("frozen: what is live stays live.")
 
 
 @deploy.command()
@@ -70,7 +69,7 @@ def unfreeze(reason: Reason = "unfrozen by the operator") -> None:
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             operator_actions.unfreeze(tx, reason)
-        typer.echo("unfrozen.")
+        say("unfrozen.")
         wake(settings, "deployment")
 
 
@@ -81,7 +80,7 @@ def unblock(name: Name, reason: Reason = "unblocked by the operator") -> None:
         with ledger.write() as tx:
             found = find_checkpoint(tx.session, name)
             operator_actions.unblock(tx, found, reason)
-        typer.echo(f"#{found.ordinal} may be deployed again.")
+        say(f"#{found.ordinal} may be deployed again.")
         wake(settings, "deployment")
 
 
@@ -99,7 +98,7 @@ def reset_fencing(reason: Reason) -> None:
             above = server.health().highest_fencing_token
         with ledger.write() as tx:
             operator_actions.reset_fencing(tx, above, reason)
-        typer.echo(f"the next fencing token is above {above}; the deployer now brings the server to the desired state.")
+        say(f"the next fencing token is above {above}; the deployer now brings the server to the desired state.")
         wake(settings, "deployment")
 
 
@@ -112,7 +111,7 @@ def pause() -> None:
     with opened() as (_, ledger):
         with ledger.write() as tx:
             operator_actions.pause(tx, paused=True)
-        typer.echo("training pauses; `ratchet train resume` continues it.")
+        say("training pauses; `ratchet train resume` continues it.")
 
 
 @train.command()
@@ -121,7 +120,7 @@ def resume() -> None:
     with opened() as (settings, ledger):
         with ledger.write() as tx:
             operator_actions.pause(tx, paused=False)
-        typer.echo("training continues.")
+        say("training continues.")
         wake(settings, "training")
 
 
@@ -134,12 +133,9 @@ def skip() -> None:
     """
     with opened() as (settings, ledger):
         with ledger.write() as tx:
-            batch = tx.session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
-            if batch is None:
-                raise PreconditionFailed("no batch is in training; `ratchet queue list` shows the queue.")
-            operator_actions.skip(tx, batch)
+            batch = operator_actions.skip_running(tx)
             text = (
                 f"batch {batch.id} is skipped; {batch.offset:,} of its {batch.examples:,} examples are in a checkpoint."
             )
-        typer.echo(text)
+        say(text)
         wake(settings, "training")

@@ -8,15 +8,14 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.cli.context import opened
 from ratchet.cli.data import add
-from ratchet.cli.output import Json, clock, print_json, print_table
-from ratchet.errors import PreconditionFailed
+from ratchet.cli.output import Json, print_json, print_table, say
+from ratchet.home import opened
 from ratchet.ledger import operator_actions
-from ratchet.ledger.queue import PRIORITIES, depth, low_mark, shortage, supply
+from ratchet.ledger.queue import depth, low_mark, shortage, supply
 from ratchet.ledger.tables import BatchRow
-
-OPEN = ("training", "queued", "submitted")
+from ratchet.views.batches import OPEN, find_batch, priority
+from ratchet.wording import clock
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +46,7 @@ def list_batches(
         return
     columns = ("batch", "of", "state", "priority", ">examples", ">trained", ">quarantined", "submitted")
     print_table(columns, (_row(row) for row in rows))
-    typer.echo(
+    say(
         f"depth {waiting.total:,} examples (low water {low_mark(settings):,}, "
         f"high water {settings.queue.high_water:,}): {waiting.running:,} in the running batch, "
         f"{waiting.queued:,} queued, {waiting.submitted:,} before the gate. About {left.tokens:,} tokens"
@@ -63,18 +62,9 @@ def skip(batch: Annotated[str, typer.Argument(help="The beginning of its id.")])
     """Take a batch out of the queue. It is kept, but training on it ends."""
     with opened() as (_, ledger):
         with ledger.write() as tx:
-            row = _find(tx.session, batch)
+            row = find_batch(tx.session, batch)
             operator_actions.skip(tx, row)
-        typer.echo(f"batch {row.id} is skipped.")
-
-
-def _find(session: Session, name: str) -> BatchRow:
-    rows = session.scalars(select(BatchRow).where(BatchRow.id.startswith(name, autoescape=True)).limit(2)).all()
-    if len(rows) != 1:
-        raise PreconditionFailed(
-            f"{'no batch' if not rows else 'more than one batch'} begins with {name!r}: `ratchet queue list`."
-        )
-    return rows[0]
+        say(f"batch {row.id} is skipped.")
 
 
 def _batches(session: Session, everything: bool) -> list[BatchRow]:
@@ -89,7 +79,7 @@ def _row(row: BatchRow) -> tuple[object, ...]:
         row.id,
         row.task or row.origin,
         row.state,
-        _priority(row),
+        priority(row),
         f"{row.examples or row.submitted_examples:,}",
         f"{row.offset:,}",
         f"{row.quarantined:,}",
@@ -97,16 +87,12 @@ def _row(row: BatchRow) -> tuple[object, ...]:
     )
 
 
-def _priority(row: BatchRow) -> str:
-    return next((name for name, number in PRIORITIES.items() if number == row.priority), str(row.priority))
-
-
 def _as_values(row: BatchRow) -> dict[str, Any]:
     return {
         "batch_id": row.id,
         "origin": row.origin,
         "state": row.state,
-        "priority": _priority(row),
+        "priority": priority(row),
         "submitted_examples": row.submitted_examples,
         "examples": row.examples,
         "trained": row.offset,

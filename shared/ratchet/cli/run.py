@@ -11,14 +11,15 @@ from typing import Annotated
 
 import typer
 
-from ratchet.cli.output import console, size
-from ratchet.cli.view.reading import read_view
-from ratchet.cli.view.screen import ChangeLines, Screen
+from ratchet.cli.output import console, say
+from ratchet.cli.screen import ChangeLines, Screen
 from ratchet.disk import home_errors
 from ratchet.errors import PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.run import run_lock
 from ratchet.settings import Settings, load
+from ratchet.views.reading import read_view
+from ratchet.wording import size
 from ratchet.worker.stopping import describe_stopping, stopping_workers
 
 STOP_S = 60.0
@@ -35,9 +36,9 @@ class LiveView:
     def announce(self, text: str) -> None:
         self._screen.announce(f"ratchet: {text}")
 
-    def show(self, ledger: Ledger, heading: str, endpoint: str) -> None:
+    def show(self, ledger: Ledger, heading: str, endpoint: str, page: str) -> None:
         self._changes = self._changes or ChangeLines(ledger)
-        hint = f"Ctrl-C stops cleanly · the model answers at {endpoint}/v1 · `ratchet ask`"
+        hint = f"{page} shows it in a browser · the model answers at {endpoint}/v1 · Ctrl-C stops cleanly"
         self._screen.show(read_view(ledger, self._settings), heading, hint, self._changes)
 
 
@@ -62,7 +63,7 @@ def run(
     if ended.used_up is not None:
         console().print(f"The run ended by itself: all data is used up. {ended.used_up}", markup=False)
     if ended.problem is not None:
-        typer.echo(f"ratchet: gave up: {ended.problem}", err=True)
+        say(f"ratchet: gave up: {ended.problem}", err=True)
         raise typer.Exit(1)
 
 
@@ -71,7 +72,7 @@ def stop() -> None:
     settings = load()
     holder = _named_holder(settings.home)
     if holder is None:
-        typer.echo("nothing is running.")
+        say("nothing is running.")
         return
     if holder.pid is None:
         path = settings.home.resolve() / run_lock.LOCK_FILE
@@ -86,14 +87,14 @@ def stop() -> None:
         who = ", ".join(f"{worker.system} {worker.note}" for worker in workers)
         if workers and who != announced:
             announced = who
-            typer.echo(describe_stopping(workers))
+            say(describe_stopping(workers))
         if time.time() > max([began_at, *(worker.until for worker in workers)]) + STOP_S:
             raise PreconditionFailed(
                 f"{holder} has not stopped in {time.time() - began_at:.0f} s; `kill -9 {holder.pid}` loses only "
                 "what was trained since the last checkpoint."
             )
         time.sleep(0.1)
-    typer.echo("stopped; `ratchet run` continues from here.")
+    say("stopped; `ratchet run` continues from here.")
 
 
 def _named_holder(home: Path) -> run_lock.RunHolder | None:
@@ -126,7 +127,7 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for 
     if holder is not None:
         raise PreconditionFailed(f"{holder} is running in {home}: run `ratchet stop` first.")
     if not home.exists():
-        typer.echo(f"there is nothing at {home}.")
+        say(f"there is nothing at {home}.")
         return
     _require_ours(settings)
     used = sum(file.lstat().st_size for file in home.rglob("*") if not file.is_dir())
@@ -134,7 +135,7 @@ def reset(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for 
         raise typer.Abort
     with home_errors(home):
         is_gone = _remove(home)
-    typer.echo(f"removed {home}." if is_gone else f"emptied {home}, which is a mount point and stays.")
+    say(f"removed {home}." if is_gone else f"emptied {home}, which is a mount point and stays.")
 
 
 def _remove(home: Path) -> bool:

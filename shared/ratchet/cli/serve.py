@@ -8,7 +8,7 @@ from unicodedata import category
 
 import typer
 
-from ratchet.cli.output import MOST_PORT, Json, print_json
+from ratchet.cli.output import MOST_PORT, Json, print_json, say
 from ratchet.errors import GenerationError, TransientError
 from ratchet.proxies import DIRECT
 from ratchet.serving.server_home import ServerHome, announced_url
@@ -52,8 +52,8 @@ def ask(
     if as_json:
         print_json(answer)
         return
-    typer.echo(_shown(answer["choices"][0]["message"]["content"]))
-    typer.echo(f"answered by {_signature(answer)}", err=True)
+    say(_shown(answer["choices"][0]["message"]["content"]))
+    say(f"answered by {_signature(answer)}", err=True)
 
 
 def _shown(text: str) -> str:

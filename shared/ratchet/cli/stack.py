@@ -11,7 +11,7 @@ import typer
 from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.backoff import FIRST_S, Backoff, retry
 from ratchet.bus.streams import relaying_ledger
-from ratchet.cli.output import MOST_PORT
+from ratchet.cli.output import MOST_PORT, say
 from ratchet.errors import LedgerBehind, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate as migrate_ledger
@@ -31,7 +31,7 @@ def migrate(
     try:
         backoff = Backoff(FIRST_S, settings.control.max_backoff_s)
         retry(ledger.now, backoff, (TransientError,), limit_s=wait)
-        typer.echo(f"the ledger has schema {migrate_ledger(ledger)}.")
+        say(f"the ledger has schema {migrate_ledger(ledger)}.")
     finally:
         ledger.close()
 
@@ -45,7 +45,7 @@ def prepare(
     settings = load()
     backoff = Backoff(FIRST_S, settings.control.max_backoff_s)
     is_new = retry(lambda: _prepared(settings), backoff, (TransientError, LedgerBehind), limit_s=wait)
-    typer.echo(f"{settings.model.path} is checkpoint 0." if is_new else "everything is prepared already.")
+    say(f"{settings.model.path} is checkpoint 0." if is_new else "everything is prepared already.")
 
 
 def _prepared(settings: Settings) -> bool:
@@ -71,5 +71,5 @@ def discover(
         signal.signal(number, lambda *_: stop.set())
     log_json("discover", None)
     with discovery(load(), host, port) as server:
-        typer.echo(f"serving /targets and /metrics at http://{host}:{server.server_port}")
+        say(f"serving /targets and /metrics at http://{host}:{server.server_port}")
         stop.wait()

@@ -7,16 +7,15 @@ import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
-from ratchet.cli.context import checkpoint_folder, find_checkpoint, opened
-from ratchet.cli.output import Json, console, print_json
-from ratchet.cli.view.reading import read_view
-from ratchet.cli.view.screen import ChangeLines, Frame, Screen, draw
-from ratchet.cli.view.view_model import View
+from ratchet.cli.output import Json, console, print_json, say
+from ratchet.cli.screen import ChangeLines, Frame, Screen, draw
+from ratchet.home import opened
 from ratchet.ledger import Ledger
 from ratchet.run import run_lock
 from ratchet.settings import Settings
+from ratchet.views.checkpoint_names import checkpoint_folder, find_checkpoint
+from ratchet.views.reading import read_view
+from ratchet.views.view_model import View
 
 EVERY_S = 0.5
 
@@ -37,7 +36,7 @@ def status(as_json: Annotated[bool, Json] = False) -> None:
         out = console()
         out.print(draw(view, Frame(out.width, 40, heading(holder, view.hosts))))
         if view.live is not None and folder is not None:
-            typer.echo(f"files of #{view.live.desired}: {folder}")
+            say(f"files of #{view.live.desired}: {folder}")
 
 
 def _live_folder(settings: Settings, ledger: Ledger) -> str | None:

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ratchet.cli.context import opened
-from ratchet.cli.output import Json, duration, print_json, print_table
+from ratchet.cli.output import Json, print_json, print_table, say
+from ratchet.home import opened
 from ratchet.ledger.health import last_line
 from ratchet.systems import System, registry
+from ratchet.wording import duration
 
 
 def systems(
@@ -25,15 +26,15 @@ def systems(
     if forget is not None:
         with opened() as (_, ledger), ledger.write() as tx:
             registry.forget(tx, forget)
-        typer.echo(f"{forget} is forgotten; a worker of it that starts registers it again.")
+        say(f"{forget} is forgotten; a worker of it that starts registers it again.")
         return
     found = list(registry.systems().values())
     for name, trace in registry.broken().items():
-        typer.echo(f"{name} cannot be imported: {last_line(trace)}: `ratchet doctor` shows the traceback", err=True)
+        say(f"{name} cannot be imported: {last_line(trace)}: `ratchet doctor` shows the traceback", err=True)
     if as_json:
         print_json([as_values(system) for system in found])
     elif mermaid:
-        typer.echo(graph(found), nl=False)
+        say(graph(found).rstrip())
     else:
         rows = (
             (

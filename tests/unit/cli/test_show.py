@@ -11,7 +11,6 @@ from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.cli.main import app
-from ratchet.cli.show_checkpoints import sign_test
 from ratchet.data.example import Example
 from ratchet.evaluation.preview import append_previews, graded
 from ratchet.inference.generator import Generation
@@ -21,6 +20,7 @@ from ratchet.ledger.deployments import freeze
 from ratchet.ledger.tables import BatchRow, CheckpointRow, CoverageRow, DeadLetterRow, ImpactRow, MinedRow
 from ratchet.systems import Subject, claims
 from ratchet.user_tasks.add import Choice
+from ratchet.views.comparison import sign_test
 from sqlalchemy import select
 from typer.testing import CliRunner
 
@@ -100,6 +100,8 @@ def test_a_diff_needs_two_records_and_no_confirm_suite(judged: Home) -> None:
 def test_the_sign_test_by_hand() -> None:
     assert sign_test(6, 0) == pytest.approx(2 / 64)
     assert sign_test(0, 0) == sign_test(3, 3) == 1.0
+    assert sign_test(700, 700) == 1.0
+    assert 0 < sign_test(1_000, 700) < 1e-12
 
 
 def test_calibration_in_plain_words(judged: Home) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from sqlalchemy.engine import make_url
 
-from ratchet.cli.capacity import (
+from ratchet.capacity import (
     disk_shortage,
     free_disk,
     model_folder,
@@ -24,7 +24,6 @@ from ratchet.cli.capacity import (
     training_problem,
 )
 from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problems
-from ratchet.cli.output import size
 from ratchet.disk import require_writable
 from ratchet.errors import RatchetError
 from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
@@ -36,6 +35,7 @@ from ratchet.settings.control import TRAINER
 from ratchet.settings.stores import read_secret
 from ratchet.systems import registry
 from ratchet.training_memory import model_facts
+from ratchet.wording import size
 
 GIB = 1024**3
 SERVING = "serving"
@@ -210,6 +210,7 @@ SECRETS = (
     "redis-worker",
     "redis-flower",
     "redis-monitor",
+    "web",
     "flower",
     "grafana",
 )
@@ -273,7 +274,9 @@ def _pages(values: Mapping[str, str]) -> Finding:
     """Where the monitoring pages are bound. Prometheus and Alertmanager have no login."""
     address = values.get("RATCHET_MONITORING_ADDRESS") or "127.0.0.1"
     if address.startswith(("127.", "localhost", "::1", BRIDGE)):
-        return Finding("pages", "ok", f"Grafana, Flower, Prometheus and Alertmanager are bound to {address}")
+        return Finding(
+            "pages", "ok", f"the Control Room, Grafana, Flower, Prometheus and Alertmanager are bound to {address}"
+        )
     text = (
         f"RATCHET_MONITORING_ADDRESS={address} shows Prometheus and Alertmanager, which have no login, to that network"
     )

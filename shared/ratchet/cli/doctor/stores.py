@@ -15,7 +15,6 @@ from ratchet.bus.connection import connect, redis_errors, redis_url
 from ratchet.bus.embedded_redis import server_executable
 from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problem, connection_problems
 from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
-from ratchet.cli.output import duration
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.health import LISTED_S, PRESENT_S, failing_workers, is_expected, waiting_workers
@@ -27,6 +26,7 @@ from ratchet.run import run_lock
 from ratchet.serving.client import ServingClient
 from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
+from ratchet.wording import duration
 
 CLOCK_LIMIT_S = 2.0
 NO_ARTIFACT = "0" * 64

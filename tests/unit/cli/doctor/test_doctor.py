@@ -15,7 +15,7 @@ import pytest
 from ratchet import __version__
 from ratchet.build import Build
 from ratchet.bus.embedded_redis import EmbeddedRedis
-from ratchet.cli.capacity import disk_shortage
+from ratchet.capacity import disk_shortage
 from ratchet.cli.doctor import CHECKS, Finding, examine
 from ratchet.cli.doctor.finding import Endpoint, connection_problem, connection_problems
 from ratchet.cli.doctor.machine import shared_passwords, weak_passwords

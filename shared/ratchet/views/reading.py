@@ -1,22 +1,20 @@
 """Reads a View from the ledger: a dozen indexed queries, about a millisecond each. It does not know how the view is
-drawn."""
+displayed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.cli.capacity import disk_shortage
-from ratchet.cli.output import shortened
-from ratchet.cli.view.activity import recent
-from ratchet.cli.view.view_model import Busy, CheckpointView, Deployed, Queue, TaskView, Training, View
+from ratchet.capacity import disk_shortage
 from ratchet.evaluation.record import overall_rate, rates_from_json, scores_from_json
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.deployments import CHAMPION_CHANGES
-from ratchet.ledger.health import PRESENT_S, is_expected
+from ratchet.ledger.ledger import clock
 from ratchet.ledger.lineage import unjudged
 from ratchet.ledger.live_training import LiveTraining, live_training
 from ratchet.ledger.queue import depth, low_mark
@@ -38,6 +36,11 @@ from ratchet.settings import Settings
 from ratchet.systems import registry
 from ratchet.user_tasks.supply import USED_UP, are_passes_left
 from ratchet.user_tasks.task import all_tasks
+from ratchet.views.activity import recent
+from ratchet.views.event_words import Names
+from ratchet.views.presence import hosts_present, read_presence
+from ratchet.views.view_model import Busy, CheckpointView, Deployed, Queue, TaskView, Training, View, training_line
+from ratchet.wording import shortened
 
 SHOWN_POOL = "eval"
 CHUNK = 1_000
@@ -66,19 +69,12 @@ def read_view(ledger: Ledger, settings: Settings, *, checkpoints: int = 12, acti
             mix=_mix(session),
             title=settings.model.path,
             previews=live.previews,
-            hosts=_hosts(session, now),
+            hosts=hosts_present(session, now),
             warnings=read_warnings(session, settings, now),
             tasks=tuple(
                 TaskView(task.name, task.passes, task.state, task.reason) for task in all_tasks(session, "user")
             ),
         )
-
-
-def _hosts(session: Session, now: float) -> dict[str, int]:
-    present = select(WorkerRow.host, func.count()).where(is_expected(), WorkerRow.seen_at > now - PRESENT_S)
-    return {
-        host: int(count) for host, count in session.execute(present.group_by(WorkerRow.host).order_by(WorkerRow.host))
-    }
 
 
 def _queue(session: Session, settings: Settings) -> Queue:
@@ -88,8 +84,15 @@ def _queue(session: Session, settings: Settings) -> Queue:
         low_water=low_mark(settings),
         high_water=settings.queue.high_water,
         batches={state: int(count) for state, count in counts},
-        quarantined=session.scalar(select(func.sum(BatchRow.quarantined))) or 0,
+        quarantined=session.scalar(select(func.sum(BatchRow.quarantined)).where(BatchRow.quarantined > 0)) or 0,
     )
+
+
+def training_now(session: Session, settings: Settings) -> dict[str, Any]:
+    """What training is doing, as values that JSON takes, with the line that shows them, or that nothing is at work."""
+    found = _training(session, live_training(session, settings, 1))
+    presence = read_presence(session, settings, clock(session))
+    return {**asdict(found), "line": presence.line or training_line(found)}
 
 
 def _training(session: Session, live: LiveTraining) -> Training:
@@ -133,24 +136,23 @@ def read_checkpoints(session: Session, rows: Sequence[CheckpointRow]) -> tuple[C
 
 def _checkpoint_views(session: Session, rows: Sequence[CheckpointRow]) -> Iterator[CheckpointView]:
     ids = [row.id for row in rows]
-    evaluations = {
-        e.checkpoint_id: e
-        for e in session.scalars(
-            select(EvaluationRow)
-            .where(EvaluationRow.checkpoint_id.in_(ids), EvaluationRow.pool == SHOWN_POOL)
-            .order_by(EvaluationRow.created_at)
-        )
-    }
-    outcomes: dict[str, dict[str, str]] = {}
-    given = select(VerdictRow).where(VerdictRow.subject_kind == "checkpoint", VerdictRow.subject_id.in_(ids))
-    for verdict in session.scalars(given):
-        outcomes.setdefault(verdict.subject_id, {})[verdict.system] = verdict.outcome
     wanted = tuple(registry.per_checkpoint(session))
+    # Only these columns: the numbers of eight verdicts on each checkpoint are megabytes of JSON.
+    columns = select(EvaluationRow.checkpoint_id, EvaluationRow.by_level, EvaluationRow.scores)
+    of_pool = columns.where(EvaluationRow.checkpoint_id.in_(ids), EvaluationRow.pool == SHOWN_POOL)
+    evaluations = {e.checkpoint_id: e for e in session.execute(of_pool.order_by(EvaluationRow.created_at))}
+    outcomes: dict[str, dict[str, str]] = {}
+    given = select(VerdictRow.subject_id, VerdictRow.system, VerdictRow.outcome)
+    # The index of verdicts begins with the system: without it the whole table would be read.
+    given = given.where(VerdictRow.system.in_({*wanted, "testing", "deployment"}))
+    given = given.where(VerdictRow.subject_kind == "checkpoint", VerdictRow.subject_id.in_(ids))
+    for verdict in session.execute(given):
+        outcomes.setdefault(verdict.subject_id, {})[verdict.system] = verdict.outcome
     yield from (_checkpoint_view(row, evaluations.get(row.id), outcomes.get(row.id, {}), wanted) for row in rows)
 
 
 def _checkpoint_view(
-    row: CheckpointRow, evaluation: EvaluationRow | None, outcomes: dict[str, str], wanted: tuple[str, ...]
+    row: CheckpointRow, evaluation: Any, outcomes: dict[str, str], wanted: tuple[str, ...]
 ) -> CheckpointView:
     levels = rates_from_json(evaluation.by_level) if evaluation else {}
     return CheckpointView(
@@ -192,7 +194,8 @@ def _busy(session: Session, now: float) -> tuple[Busy, ...]:
     rows = session.scalars(
         select(ClaimRow).where(ClaimRow.owner.is_not(None), ClaimRow.expires_at > now).order_by(ClaimRow.system)
     )
-    return tuple(Busy(r.system, f"{r.subject_kind} {r.subject_id[:8]}", r.claimed_at, r.note) for r in rows)
+    names = Names(session)
+    return tuple(Busy(r.system, names.of(r.subject_kind, r.subject_id), r.claimed_at, r.note) for r in rows)
 
 
 def _mix(session: Session) -> dict[str, float]:

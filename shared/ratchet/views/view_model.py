@@ -1,14 +1,15 @@
-"""The view as values, and their wording. view.reading creates them and view.screen draws them."""
+"""A snapshot of the ledger as values, and their wording. ``reading`` creates them, the terminal and pages show them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
-from ratchet.cli.output import shortened
 from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.record import LevelRates, Rate, TaskScore
+from ratchet.wording import shortened
 
 BARS = "·▁▂▃▄▅▆▇█"
 _IDLE = {
@@ -135,9 +136,33 @@ class View:
     tasks: tuple[TaskView, ...] = ()
 
 
+@dataclass(frozen=True)
+class Scale:
+    """Where values lie between 0 and 100, from the least to the greatest of those that are shown, and 0."""
+
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Scale:
+        shown = [0.0, *values]
+        return cls(min(shown), max(shown))
+
+    def place(self, value: float) -> float:
+        if self.greatest == self.least:
+            return 50.0
+        return min(100.0, max(0.0, 100 * (value - self.least) / (self.greatest - self.least)))
+
+
 def plain(text: str) -> str:
     """The text on one line, with checkpoint ids replaced by numbers: ``c0007-3fa9c2`` becomes ``#7``."""
     return _CHECKPOINT_ID.sub(lambda found: f"#{int(found[1])}", " ".join(text.split()))
+
+
+def model_name(path: str) -> str:
+    """A model as people call it: the folder's name of a path, and the whole name of one on the hub."""
+    is_folder = path.startswith(("/", "./", "../", "~")) or path.count("/") > 1
+    return PurePath(path).name or path if is_folder else path
 
 
 def percent(rate: Rate) -> str:
@@ -185,9 +210,9 @@ def status_text(checkpoint: CheckpointView, live: Deployed | None) -> str:
 
 
 def tasks_line(tasks: Sequence[TaskView]) -> str:
-    """Each task with its pass; first those that are used up, with the way out."""
+    """Each task with how often its rows were submitted; first those that are used up, with the way out."""
     used_up = [f"{task.name} is used up: {task.reason}" for task in tasks if task.state == "used_up"]
-    taught = [f"{task.name} pass {task.passes:.1f}" for task in tasks if task.state != "used_up"]
+    taught = [f"{task.name} {task.passes:.1f} passes" for task in tasks if task.state != "used_up"]
     return " · ".join([*used_up, *taught])
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from ratchet.cli.view.view_model import (
+from ratchet.evaluation.record import Rate
+from ratchet.views.view_model import (
     CheckpointView,
     Deployed,
     Training,
@@ -19,7 +20,6 @@ from ratchet.cli.view.view_model import (
     thousands,
     training_line,
 )
-from ratchet.evaluation.record import Rate
 
 
 @pytest.mark.parametrize(

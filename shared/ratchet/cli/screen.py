@@ -17,12 +17,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ratchet.cli.view import view_model
-from ratchet.cli.view.activity import Mark, mark, recent
-from ratchet.cli.view.view_model import Activity, CheckpointView, Deployed, Queue, Training, View
 from ratchet.evaluation.preview import Preview
 from ratchet.evaluation.record import LevelRates, Rate
 from ratchet.ledger import Ledger
+from ratchet.views import view_model
+from ratchet.views.activity import Mark, mark, recent
+from ratchet.views.view_model import Activity, CheckpointView, Deployed, Queue, Training, View
 
 LABEL_WIDTH = 11
 FIXED_ROWS = 9
@@ -83,7 +83,7 @@ def _title(view: View, frame: Frame) -> Table:
     row = Table.grid(expand=True)
     row.add_column(no_wrap=True)
     row.add_column(justify="right", no_wrap=True, overflow="ellipsis")
-    left = Text.assemble(("ratchet", "bold"), ("  " + view.title, "dim"))
+    left = Text.assemble(("ratchet", "bold"), ("  " + view_model.model_name(view.title), "dim"))
     right = Text(frame.heading)
     if view.dead:
         right.append(f"  {view.dead} dead letter{'s' if view.dead > 1 else ''}", style="bold red")

@@ -4,21 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.cli.capacity import disk_shortage
+from ratchet.capacity import disk_shortage
 from ratchet.cli.status import as_values
-from ratchet.cli.view.reading import CHUNK, read_checkpoints, read_view
-from ratchet.cli.view.view_model import TaskView, training_line
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.tables import BatchRow, CheckpointRow, TaskRow
 from ratchet.settings import Settings
+from ratchet.views.reading import CHUNK, read_checkpoints, read_view
+from ratchet.views.view_model import TaskView, training_line
 from sqlalchemy import event
 
 from tests.support.disk import SmallDisk, fill, free
 from tests.support.home import small_home
 from tests.support.rows import verdict
 
-DATA = Path(__file__).parents[3] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 def test_any_number_of_checkpoints_can_be_read(tmp_path: Path) -> None:

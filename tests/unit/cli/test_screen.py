@@ -6,12 +6,12 @@ import dataclasses
 import io
 
 import pytest
-from ratchet.cli.view.reading import read_view
-from ratchet.cli.view.screen import ChangeLines, Frame, draw
-from ratchet.cli.view.view_model import Deployed, Queue, TaskView, Training, View
+from ratchet.cli.screen import ChangeLines, Frame, draw
 from ratchet.evaluation.record import Rate
 from ratchet.ledger import Ledger
 from ratchet.settings import Settings
+from ratchet.views.reading import read_view
+from ratchet.views.view_model import Deployed, Queue, TaskView, Training, View
 from rich.console import Console
 
 from tests.support.previews import preview
@@ -68,7 +68,7 @@ def test_tasks_are_told_with_their_pass_and_the_way_out_where_they_are_used_up(v
     reason = "the last 3 checkpoints were no better. Add rows: `ratchet data add FILE --task menus`."
     tasks = (TaskView("mail", 2.4, "active"), TaskView("menus", 12.0, "used_up", reason))
     text = "\n".join(drawn(dataclasses.replace(view, tasks=tasks), 200, 40))
-    assert f"menus is used up: {reason} · mail pass 2.4" in text
+    assert f"menus is used up: {reason} · mail 2.4 passes" in text
     assert len(drawn(dataclasses.replace(view, tasks=tasks), 80, 24)) <= 24
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ratchet.cli.capacity import check_training, step_of, training_problem
+from ratchet.capacity import check_training, step_of, training_problem
 from ratchet.cli.main import app
 from ratchet.errors import SettingsError
 from ratchet.settings import Settings

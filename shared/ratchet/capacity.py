@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ratchet.cli.output import size
 from ratchet.disk import FULL_BYTES, free_bytes, nearest_existing
 from ratchet.errors import BrokenCheckpoint, SettingsError, TransientError
 from ratchet.inference.model_folder import CONFIG, read_json, weight_files
@@ -23,6 +22,7 @@ from ratchet.training_memory import (
     model_facts,
     training_memory,
 )
+from ratchet.wording import size
 
 LEAST_DISK_BYTES = 2_000_000_000
 """With less free space, the next few checkpoints may not fit."""
