@@ -75,6 +75,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -m pip --python /opt/ratchet install -c constraints.txt --no-deps tokenizers \
     && scripts/strip-packages /opt/ratchet
 
+FROM build AS web-packages
+ARG WITHOUT=reasoning-gym
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python scripts/requirements.py "-${WITHOUT}" 'shared[postgres,s3,web,files,stats,tasks]' >needed.txt \
+    && python -m pip --python /opt/ratchet install -c constraints.txt -r needed.txt \
+    && scripts/strip-packages /opt/ratchet
+
 FROM torch-alone AS torch-packages
 ARG WITHOUT=reasoning-gym
 COPY --from=build /build /build
@@ -150,6 +157,15 @@ FROM service AS miner
 COPY --from=miner-packages /opt/ratchet /opt/ratchet
 COPY --from=code /code/shared /code/miner /opt/code/
 CMD ["python", "-m", "ratchet.worker", "diversity"]
+
+# The Control Room has the code of every system, since its actions wake them.
+FROM service AS web
+COPY --from=web-packages /opt/ratchet /opt/ratchet
+COPY --from=code /code/shared /code/trainer /code/evaluator /code/miner /code/deployer /code/datagen /opt/code/
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --start-interval=1s --retries=4 \
+    CMD ["python", "-S", "-c", "import urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:8000/health', timeout=4)"]
+EXPOSE 8000
+CMD ["python", "-m", "ratchet.web.server"]
 
 FROM service AS torch
 ENV PATH=/opt/models/bin:$PATH

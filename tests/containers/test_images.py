@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ratchet.systems.registry import systems
 
 from tests.support.compose import docker
 
@@ -17,10 +18,10 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(1500)]
 BASE = "python:3.11-slim-bookworm"
 LEAN = ("evaluator", "deployer", "miner", "datagen")
 MODELS = ("trainer", "evaluator-gpu", "miner-gpu", "serving")
-IMAGES = (*LEAN, *MODELS, "flower")
+IMAGES = (*LEAN, *MODELS, "web", "flower")
 LIMIT_BYTES = 440_000_000
 """Above the base image, for one without models: of this, pyarrow has 104 MB and sympy, which graders use, 50 MB."""
-OPTIONAL = {"torch", "transformers", "fastapi", "uvicorn", "jinja2", "pytest"}
+OPTIONAL = {"torch", "transformers", "fastapi", "starlette", "uvicorn", "h11", "jinja2", "pytest"}
 """What modules of the shared package need for which another image is there, or none."""
 IMPORT_ALL = """
 import importlib, pkgutil, sys
@@ -47,7 +48,7 @@ def says(image: str, code: str, *arguments: str) -> str:
     return docker("run", "--rm", *hardened, f"ratchet-test/{image}", "python", "-c", code, *arguments).strip()
 
 
-@pytest.mark.parametrize("name", LEAN)
+@pytest.mark.parametrize("name", [*LEAN, "web"])
 def test_an_image_without_models_is_small_and_has_no_torch(prepared: Stack, name: str) -> None:
     assert inspected(f"ratchet-test/{name}")["Size"] - inspected(BASE)["Size"] <= LIMIT_BYTES
     with pytest.raises(AssertionError, match="ModuleNotFoundError: No module named 'torch'"):
@@ -59,6 +60,21 @@ def test_an_image_without_models_is_small_and_has_no_torch(prepared: Stack, name
 @pytest.mark.parametrize("name", LEAN)
 def test_an_image_contains_everything_it_needs(prepared: Stack, name: str) -> None:
     assert set(says(name, IMPORT_ALL, "ratchet", name).split()) <= OPTIONAL
+
+
+def test_the_page_has_what_it_needs_and_knows_every_system(prepared: Stack) -> None:
+    packages = (
+        "ratchet",
+        *{each.do.__module__.partition(".")[0] for system in systems().values() for each in system.lanes},
+    )
+    assert set(says("web", IMPORT_ALL, *packages).split()) <= {
+        "torch",
+        "transformers",
+        "accelerate",
+        "peft",
+        "tokenizers",
+    }
+    assert says("web", "from ratchet.systems import registry; print(*registry.systems())").split() == list(systems())
 
 
 @pytest.mark.parametrize("name", IMAGES)

@@ -69,7 +69,9 @@ def add_rows(home: Home, file: Path, choice: Choice) -> str:
     """Add a file's rows to a task; returns the batch that is at the gate."""
     prepared = prepare(home.settings, home.ledger, home.artifacts, file, file.name, choice)
     assert prepared is not None, "the file has rows of no built-in family"
-    return commit(home.settings, home.ledger, home.artifacts, prepared)
+    batch = commit(home.settings, home.ledger, home.artifacts, prepared)
+    assert batch is not None, "the file has rows to train on"
+    return batch
 
 
 def task_row(home: Home, name: str) -> TaskRow:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from ratchet.errors import SettingsError
+from ratchet.printable import printable
 from ratchet.settings import sources
 from ratchet.settings.control import ControlSettings, MetricsSettings, PlacementSettings
 from ratchet.settings.data import (
@@ -43,7 +44,7 @@ from ratchet.settings.training import (
     OutputSettings,
     ProfileSettings,
 )
-from ratchet.user_files import printable
+from ratchet.settings.web import WebSettings
 
 BUILT_IN = "tiny"
 """``model.path`` of the built-in model."""
@@ -92,6 +93,7 @@ class Settings(BaseModel):
     serving: ServingSettings = Field(default_factory=ServingSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+    web: WebSettings = Field(default_factory=WebSettings)
 
     @model_validator(mode="before")
     @classmethod
@@ -137,6 +139,11 @@ class Settings(BaseModel):
     @property
     def serving_home(self) -> Path:
         return self.home.resolve() / "serving"
+
+    @property
+    def web_home(self) -> Path:
+        """The page's own folder: its key, its address, uploads and running jobs."""
+        return self.home.resolve() / "web"
 
     @property
     def history_folder(self) -> Path:

@@ -20,8 +20,9 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import TypeIs
 
 from ratchet.errors import SettingsError
+from ratchet.printable import printable
 from ratchet.settings.legacy import FIELDS, Gone, rename
-from ratchet.user_files import printable, read_text
+from ratchet.user_files import read_text
 
 PREFIX = "RATCHET_"
 NESTED = "__"

@@ -10,9 +10,10 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import Field, SecretStr, field_validator
 
 from ratchet.errors import SettingsError
+from ratchet.printable import printable
 from ratchet.proxies import is_local
 from ratchet.settings.section import Section
-from ratchet.user_files import printable, read_text
+from ratchet.user_files import read_text
 
 _LEDGER_URL = re.compile(
     r"sqlite(\+\w+)?:///[^?].*|postgresql(\+\w+)?://([^:/]*(:[^@]*)?@)?(\[[^/?]+\]|[^/:?]*)(:\d*)?(/[^?]*)?(\?.*)?"

@@ -13,7 +13,7 @@ from typing import Any
 from ratchet.artifacts import ArtifactStore
 from ratchet.data.example import Example, Provenance
 from ratchet.data.jsonl import read_examples
-from ratchet.errors import ChangedMeanwhile, DataError, PreconditionFailed
+from ratchet.errors import AlreadySubmitted, ChangedMeanwhile, DataError, PreconditionFailed
 from ratchet.evaluation.record import Metric
 from ratchet.evaluation.suite import POOLS, Pool
 from ratchet.ledger import Ledger, Transaction
@@ -164,7 +164,8 @@ def add_prepared(
 
     Raises PreconditionFailed as ``commit`` does.
     """
-    batches = [commit(settings, ledger, artifacts, prepared, priority)]
+    taught = commit(settings, ledger, artifacts, prepared, priority)
+    batches = [taught] if taught is not None else []
     if prepared.family_rows:
         lines = CountedLines(row.to_line() for row in _family_rows(prepared.file))
         batches.append(_queue(ledger, artifacts, lines, prepared.source, priority))
@@ -191,8 +192,9 @@ def _queue(ledger: Ledger, artifacts: ArtifactStore, lines: CountedLines, source
 
 def commit(
     settings: Settings, ledger: Ledger, artifacts: ArtifactStore, prepared: Prepared, priority: str = "normal"
-) -> str:
-    """Publish the held-out rows and the training rows, and record both in one transaction; returns the batch's id.
+) -> str | None:
+    """Publish the held-out rows and the training rows, and record both in one transaction; returns the batch's id, None
+    where a few rows were added and all of them are held out.
 
     Raises AlreadySubmitted for rows that were added before, and ChangedMeanwhile if the task was changed or other rows
     were added since they were split: some may be held out here and trained on there.
@@ -207,11 +209,17 @@ def commit(
         if Known.of(tx.session, task.name) != prepared.before:
             raise ChangedMeanwhile(f"rows were added or the task {task.name} was changed meanwhile; try again.")
         origin = {**provenance, "held_out": split.held_rows, "path": prepared.path}
-        event = submit(tx, artifact.id, lines.count, "user", origin, priority, task=task.name)
+        if not lines.count and split.rows == prepared.before.rows:
+            raise AlreadySubmitted(
+                f"the task {task.name} has every row of {prepared.source} already; nothing was added."
+            )
         _record(tx, prepared, held)
-        tx.emit(event)
+        event = None
+        if lines.count:
+            event = submit(tx, artifact.id, lines.count, "user", origin, priority, task=task.name)
+            tx.emit(event)
     renew_suites(settings, ledger, artifacts)
-    return event.batch_id
+    return event.batch_id if event is not None else None
 
 
 class CountedLines:

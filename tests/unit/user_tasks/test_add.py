@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ratchet.data.example import Example
 from ratchet.data.jsonl import read_examples
-from ratchet.errors import PreconditionFailed
+from ratchet.errors import AlreadySubmitted, PreconditionFailed
 from ratchet.evaluation.load_evaluation import load_suite
 from ratchet.evaluation.suite import POOLS
 from ratchet.ledger.suites import current, unanswered_requests
@@ -39,7 +39,9 @@ def prepared(home: Home, file: Path, source: str | None = None, **chosen: str) -
 
 
 def added(home: Home, file: Path, source: str | None = None, **chosen: str) -> str:
-    return commit(home.settings, home.ledger, home.artifacts, prepared(home, file, source, **chosen))
+    batch = commit(home.settings, home.ledger, home.artifacts, prepared(home, file, source, **chosen))
+    assert batch is not None, "the file has rows to train on"
+    return batch
 
 
 def suite_keys(home: Home, family: str) -> dict[str, set[str]]:
@@ -200,3 +202,25 @@ def test_the_rows_at_the_gate_are_counted_as_they_are_written_also_where_a_held_
     batch = added(home, file)
     with home.ledger.read() as session:
         assert session.get_one(BatchRow, batch).submitted_examples == len(submitted_rows(home, batch))
+
+
+def test_rows_that_come_one_by_one_are_held_out_or_trained_on_and_never_refused(home: Home, tmp_path: Path) -> None:
+    added(home, DATA / "babi_qa1_100.jsonl")
+    with home.ledger.read() as session:
+        before = session.get_one(TaskRow, "babi_qa1")
+    batches: list[str | None] = []
+    for word in ("amber", "birch", "cedar", "delta", "ember", "frost"):
+        file = tmp_path / f"{word}.jsonl"
+        file.write_text(
+            Example.ask(f"Which colour has the {word} at the end of the {word} road?", word).to_line() + "\n"
+        )
+        found = prepared(home, file, task="babi_qa1")
+        batches.append(commit(home.settings, home.ledger, home.artifacts, found))
+        again = prepared(home, file, task="babi_qa1")
+        with pytest.raises(AlreadySubmitted):
+            commit(home.settings, home.ledger, home.artifacts, again)
+    with home.ledger.read() as session:
+        after = session.get_one(TaskRow, "babi_qa1")
+    assert None in batches
+    assert after.rows == before.rows + 6
+    assert after.held_rows - before.held_rows == batches.count(None)

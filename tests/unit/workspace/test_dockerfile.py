@@ -39,7 +39,7 @@ def test_hadolint_finds_nothing() -> None:
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize("stage", ["judge-packages", "miner-packages"])
+@pytest.mark.parametrize("stage", ["judge-packages", "miner-packages", "web-packages"])
 def test_reasoning_gym_is_left_out_unless_it_is_asked_for(stage: str) -> None:
     assert installed_by(stage, "") - installed_by(stage, "reasoning-gym") == {"reasoning-gym"}
 
@@ -59,7 +59,8 @@ def test_an_unknown_target_is_refused() -> None:
 
 def test_only_packages_with_models_ask_for_torch() -> None:
     heavy = {"torch", "transformers", "accelerate", "peft"}
-    assert not heavy & (installed_by("judge-packages", "") | installed_by("miner-packages", ""))
+    light = ("judge-packages", "miner-packages", "web-packages")
+    assert not any(heavy & installed_by(stage, "") for stage in light)
     assert heavy <= installed_by("torch-packages", "")
 
 

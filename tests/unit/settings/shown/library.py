@@ -150,4 +150,12 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/worker/test_wakeups.py": {
         "test_sweep_and_timer_intervals_follow_the_settings": ("control.sweep_factor", "control.timer_s"),
     },
+    "unit/web/test_web_settings.py": {
+        "test_the_page_answers_to_the_allowed_hosts": ("web.allowed_hosts",),
+        "test_a_host_that_others_reach_needs_a_password_file": ("web.host", "web.password_file"),
+        "test_the_port_follows_the_setting_unless_it_is_taken": ("web.port",),
+        "test_a_page_that_is_read_only_shows_no_action": ("web.read_only",),
+        "test_links_lead_to_other_pages": ("web.links",),
+        "test_alerts_of_the_prometheus_url_are_shown": ("web.prometheus_url",),
+    },
 }

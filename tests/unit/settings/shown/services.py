@@ -37,12 +37,12 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/deployer/test_challenge.py": {
         "test_mastery_for_protection_follows_the_setting": ("gate.mastery",),
     },
-    "unit/deployer/test_gate.py": {
+    "unit/gate/test_decision.py": {
         "test_the_required_proof_follows_the_settings": ("gate.alpha", "gate.margin"),
         "test_the_full_test_of_a_family_needs_more_items_by_the_plan": ("gate.power",),
         "test_the_required_promise_follows_the_setting": ("gate.screen_alpha",),
     },
-    "unit/deployer/test_gate_metrics.py": {
+    "unit/gate/test_decision_by_metric.py": {
         "test_the_margin_of_the_drift_is_a_setting": ("gate.general_margin",),
         "test_the_margin_of_a_loss_is_a_setting": ("gate.loss_margin",),
     },
