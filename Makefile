@@ -38,11 +38,15 @@ install-dev: ## Create .venv with what tests and checks need as well
 
 .PHONY: test
 test: install-dev ## All tests that need no container; TESTS=tests/unit/cli for some
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers and not pretrained" $(SIDE_BY_SIDE) $(TESTS)
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m "not containers and not pretrained and not vllm" $(SIDE_BY_SIDE) $(TESTS)
 
 .PHONY: test-pretrained
 test-pretrained: install-dev ## The loop on a real pretrained model with rows of its own: a few minutes
 	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m pretrained tests/pretrained
+
+.PHONY: test-vllm
+test-vllm: install-dev ## The contract of serving with a real vLLM: RATCHET_TEST_VLLM=FOLDER/bin/vllm
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -m vllm tests/vllm
 
 .PHONY: test-containers
 test-containers: install-dev ## Tests with real containers, where there is a Docker engine; DRILLS=1 kills and stops some too
@@ -79,6 +83,10 @@ docs: install-dev ## Update the generated parts of the docs
 .PHONY: dashboards
 dashboards: install-dev ## Update Grafana's dashboards from scripts/dashboards
 	@$(BIN)/python -m scripts.dashboards
+
+.PHONY: screenshots
+screenshots: install-dev ## Take the pictures of the docs from a real run; needs Chromium and five minutes
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m scripts.screenshots
 
 .PHONY: compose
 compose: install-dev ## Update the workers' services of the compose files from the systems' declarations

@@ -18,6 +18,7 @@ from ratchet.profiles.regime3.grammar import OPERATORS
 from ratchet.settings import Settings
 from ratchet.settings.legacy import FIELDS, Fate, Gone
 from ratchet.systems import registry
+from ratchet.views.glossary import MEASURES, TERMS
 from trainer.config import FLAGS
 from trainer.monitoring import STATUS_FIELDS
 
@@ -52,6 +53,20 @@ def commands() -> str:
         listed = f" ({', '.join(f'`{each}`' for each in sorted(inner))})" if inner else ""
         lines.append(f"| `ratchet {name}` | {command.summary}{listed} |")
     return "\n".join(lines) + "\n"
+
+
+def terms() -> str:
+    """The terms of the glossary."""
+    return _meanings(TERMS)
+
+
+def measures() -> str:
+    """Further words of the tables and pages."""
+    return _meanings(MEASURES)
+
+
+def _meanings(words: Mapping[str, str]) -> str:
+    return "\n".join(["| term | meaning |", "|---|---|", *(f"| **{w}** | {m} |" for w, m in words.items())]) + "\n"
 
 
 def operators() -> str:
@@ -134,6 +149,8 @@ def _section(name: str, section: type[BaseModel]) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "terms": terms,
+    "measures": measures,
     "commands": commands,
     "legacy": legacy,
     "operators": operators,

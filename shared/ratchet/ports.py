@@ -1,4 +1,4 @@
-"""Ports of the loopback interface: which are free, and which process uses the others."""
+"""Ports: which of the loopback interface are free, which process uses the others, and binding one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 import psutil
 
-from ratchet.errors import TransientError
+from ratchet.errors import RatchetError, TransientError
 
 LOOPBACK = "127.0.0.1"
 
@@ -52,3 +52,20 @@ def port_owner(port: int) -> str:
         return "another process" if pid is None else f"{psutil.Process(pid).name()} (pid {pid})"
     except (psutil.AccessDenied, psutil.NoSuchProcess):
         return "another process"
+
+
+def listen(host: str, port: int, setting: str, error_type: type[RatchetError] = TransientError) -> socket.socket:
+    """A socket bound to that port, 0 for a free one. Raises ``error_type``, naming the ``setting`` to change."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is named, not left at 0: only then does asyncio disable Nagle's algorithm on accepted connections.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        why = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be bound: {error.strerror}"
+        raise error_type(
+            f"port {port} of {host} {why}. Set {setting} or --port to another; 0 takes a free one."
+        ) from error
+    return listener

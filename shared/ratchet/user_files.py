@@ -10,12 +10,12 @@ import errno
 import io
 import os
 import stat
-import unicodedata
 from pathlib import Path
 from typing import Any
 
 from ratchet.disk import explain_disk_error, is_forbidden
 from ratchet.errors import DataError, RatchetError, SettingsError
+from ratchet.printable import printable
 
 TEXT_LIMIT_BYTES = 10_000_000
 """The largest file that is read as a whole, such as settings or a password."""
@@ -38,20 +38,6 @@ _ERRORS = {
     errno.ELOOP: "a symbolic link that loops",
     errno.ENAMETOOLONG: "its name is too long",
 }
-
-
-def printable(name: str | Path) -> str:
-    """A name, or a text with a name in it, made safe for JSON, the ledger and a terminal.
-
-    Control characters, and bytes that are not UTF-8, become ``\\xff``.
-    """
-    text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if unicodedata.category(character) in ("Cc", "Zl", "Zp")
-        else character
-        for character in text
-    )
 
 
 def open_regular(path: Path, kind: type[RatchetError] = DataError) -> io.BufferedReader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -11,9 +10,10 @@ from pathlib import Path
 import pytest
 from ratchet.data.jsonl import read_examples
 from ratchet.errors import DataError, SettingsError
+from ratchet.printable import printable
 from ratchet.settings import load
 from ratchet.settings.stores import read_secret
-from ratchet.user_files import TEXT_LIMIT_BYTES, open_regular, printable, read_text
+from ratchet.user_files import TEXT_LIMIT_BYTES, open_regular, read_text
 
 ODD = {
     "fifo": "is a pipe, not a file",
@@ -133,21 +133,6 @@ def test_a_text_is_small_and_utf8(tmp_path: Path) -> None:
         large.truncate(TEXT_LIMIT_BYTES + 1)
     with pytest.raises(SettingsError, match="more than 10,000,000 bytes"):
         read_text(file, SettingsError)
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        (b"rows.jsonl", "rows.jsonl"),
-        ("Zeilen ü.jsonl".encode(), "Zeilen ü.jsonl"),
-        (b"bad\xff.jsonl", r"bad\xff.jsonl"),
-        (b"two\nlines\x1b[31m", r"two\nlines\x1b[31m"),
-        ("sep\u2028\x85".encode(), r"sep\u2028\x85"),
-    ],
-)
-def test_every_name_can_be_shown_and_kept(name: bytes, shown: str) -> None:
-    assert printable(Path(os.fsdecode(name))) == shown
-    assert json.loads(json.dumps(shown, ensure_ascii=False).encode()) == shown
 
 
 def test_rows_of_a_file_with_a_bad_name_are_named(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from ratchet.data.file_kinds import PACKED_SUFFIXES, ROW_SUFFIXES, is_rows_file
 from ratchet.data.files import Conversion, convert
 from ratchet.errors import AlreadySubmitted, ChangedMeanwhile, DataError, PreconditionFailed
+from ratchet.printable import printable
 from ratchet.systems import NotReady, Outcome, Subject, Verdict, Work
-from ratchet.user_files import open_regular, printable
+from ratchet.user_files import open_regular
 from ratchet.user_tasks import add
 
 log = logging.getLogger(__name__)

@@ -43,7 +43,7 @@ from ratchet.errors import ArtifactError, DamagedLedger, PreconditionFailed
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, migrate, require_known
 from ratchet.ledger.tables import Base, WorkerRow
-from ratchet.user_files import printable
+from ratchet.printable import printable
 
 ALIVE_S = 120.0
 """Every worker updates its row twice a minute."""

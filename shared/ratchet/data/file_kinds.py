@@ -18,7 +18,7 @@ from pathlib import PurePath
 from typing import Any, BinaryIO, Final, Literal, cast
 
 from ratchet.errors import DataError, SettingsError
-from ratchet.user_files import printable
+from ratchet.printable import printable
 
 Kind = Literal["jsonl", "json", "csv", "parquet", "arrow"]
 

@@ -22,7 +22,8 @@ from ratchet.data.hub import HUB, hub_files
 from ratchet.data.jsonl import LINE_LIMIT_BYTES, REFUSED
 from ratchet.data.row_readers import read_rows
 from ratchet.errors import DataError, UnknownShape
-from ratchet.user_files import open_regular, printable
+from ratchet.printable import printable
+from ratchet.user_files import open_regular
 
 Notice = Callable[[str], None]
 """Is told a sentence about each entry of a folder that is not read."""

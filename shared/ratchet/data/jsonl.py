@@ -16,7 +16,8 @@ from ratchet.data.adapters import adapt
 from ratchet.data.example import Example
 from ratchet.data.turns import Numeral
 from ratchet.errors import DataError
-from ratchet.user_files import open_regular, printable
+from ratchet.printable import printable
+from ratchet.user_files import open_regular
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")

@@ -202,7 +202,9 @@ def _open(url: str) -> Engine:
         with home_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
     timeout = {} if "timeout" in parsed.query else {"timeout": BUSY_TIMEOUT_S}
-    engine = create_engine(parsed, connect_args=timeout)
+    # The connection that was used last has its pages and statements in memory; the others take none where one suffices.
+    pool = {"pool_use_lifo": True} if parsed.database and parsed.database != ":memory:" else {}
+    engine = create_engine(parsed, connect_args=timeout, **pool)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     event.listen(engine, "before_cursor_execute", _store_any_text, retval=True)

@@ -89,6 +89,15 @@ def skip(tx: Transaction, batch: BatchRow) -> None:
     batch.state, batch.finished_at = "skipped", tx.now
 
 
+def skip_running(tx: Transaction) -> BatchRow:
+    """Skip the batch that is in training, and return it. Raises PreconditionFailed where none is."""
+    batch = tx.session.scalar(select(BatchRow).where(BatchRow.state == "training").limit(1))
+    if batch is None:
+        raise PreconditionFailed("no batch is in training; `ratchet queue list` shows the queue.")
+    skip(tx, batch)
+    return batch
+
+
 def _require_servable(tx: Transaction, checkpoint: CheckpointRow) -> None:
     if checkpoint.state != "saved":
         why = checkpoint.reason or "its files have been deleted"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, not_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, not_, select
 from sqlalchemy.orm import Session
 
 from ratchet.ledger.tables import BatchRow, CheckpointRow, DeadLetterRow, EvaluationRow, SuiteRow, VerdictRow
@@ -107,3 +107,10 @@ QUERIES: dict[str, Callable[[str], Waiting]] = {
     "queued batches": _queued,
 }
 """By the name that a declaration uses (``System.pending``)."""
+
+
+def oldest(session: Session, waiting: Waiting) -> tuple[float | None, int]:
+    """Since when the first of these subjects waits (None if there is none), and how many do."""
+    since = waiting.subquery()
+    first, count = session.execute(select(func.min(since.c[0]), func.count()).select_from(since)).one()
+    return first, int(count)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.ledger import health
 from ratchet.ledger.health import LISTED_S, PRESENT_S
-from ratchet.ledger.pending import QUERIES, Waiting
+from ratchet.ledger.pending import QUERIES, oldest
 from ratchet.ledger.suites import unanswered_requests
 from ratchet.ledger.tables import ClaimRow, DeadLetterRow, OutboxRow, WorkerRow
 from ratchet.metrics.families import gauge, single
@@ -98,9 +98,9 @@ def pending(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
     for system in registry.known(session):
         if system.pending not in QUERIES:
             continue  # generation depends only on the depth of the queue, which has its own gauges
-        oldest, count = _oldest(session, QUERIES[system.pending](system.name))
+        first, count = oldest(session, QUERIES[system.pending](system.name))
         names = (system.name, str(system.pending))
-        ages.append((names, max(0.0, now - oldest) if oldest is not None else 0.0))
+        ages.append((names, max(0.0, now - first) if first is not None else 0.0))
         counts.append((names, count))
     # Alerts select by ``subjects``, so that they also apply to systems that are added later.
     labels = ("system", "subjects")
@@ -115,12 +115,6 @@ def pending(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
         (),
         [((), max(0.0, now - asked_at) if asked_at is not None else 0.0)],
     )
-
-
-def _oldest(session: Session, waiting: Waiting) -> tuple[float | None, int]:
-    since = waiting.subquery()
-    oldest, count = session.execute(select(func.min(since.c[0]), func.count()).select_from(since)).one()
-    return oldest, int(count)
 
 
 def _claims(session: Session, now: float) -> Iterator[GaugeMetricFamily]:

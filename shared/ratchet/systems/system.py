@@ -121,17 +121,32 @@ class System:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What other hosts need to know about a system. Its worker registers it; the fields are as in System."""
+    """What other hosts need to know about a system. Its worker registers it; the fields are as in System.
+
+    ``consumes`` and ``emits`` are names of events. They and ``purpose`` are empty where an older worker registered it.
+    """
 
     name: str
     order: int
     per_checkpoint: bool
     is_judge: bool
     pending: str | None
+    purpose: str = ""
+    consumes: tuple[str, ...] = ()
+    emits: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, system: System) -> Declaration:
-        return cls(system.name, system.order, system.per_checkpoint, system.is_judge, system.pending)
+        return cls(
+            system.name,
+            system.order,
+            system.per_checkpoint,
+            system.is_judge,
+            system.pending,
+            system.purpose,
+            tuple(event.name for event in system.consumes),
+            tuple(event.name for event in system.emits),
+        )
 
     @classmethod
     def read(cls, row: WorkerRow) -> Declaration:
@@ -143,4 +158,7 @@ class Declaration:
             per_checkpoint=bool(values.get("per_checkpoint", False)),
             is_judge=bool(values.get("is_judge", False)),
             pending=values.get("pending"),
+            purpose=str(values.get("purpose", "")),
+            consumes=tuple(values.get("consumes", ())),
+            emits=tuple(values.get("emits", ())),
         )

@@ -22,6 +22,7 @@ from ratchet.ports import free_port
 from ratchet.run import run_lock
 from ratchet.settings import Settings
 from ratchet.systems.registry import systems
+from ratchet.web.address import ADDRESS_FILE, announced_page
 from sqlalchemy import func, select
 
 from tests.support.scrape import Scrape
@@ -31,6 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 PATIENCE_S = 600.0
 SMALL = {
     "SERVING__PORT": "0",
+    "WEB__PORT": "0",
     "SERVING__WATCH_S": "1",
     "QUEUE__BATCH_EXAMPLES": "1200",
     "QUEUE__LOW_WATER": "1500",
@@ -54,14 +56,11 @@ class Home:
         self._environment = {**os.environ, **settings, "RATCHET_HOME": str(self.path), "OMP_NUM_THREADS": "1"}
         self._environment.pop("RATCHET_CONFIG", None)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """A command whose output is kept, unless the options of its process say otherwise."""
+        piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(
-            [*RATCHET, *arguments],
-            cwd=self._folder,
-            env=self._environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [*RATCHET, *arguments], cwd=self._folder, env=self._environment, text=True, **(piped | options)
         )
 
     def call(self, *arguments: str) -> tuple[int, str, str]:
@@ -87,6 +86,17 @@ class Home:
                 return answer
             time.sleep(2.0)  # each call takes a second of CPU from the run
         pytest.fail(f"no model was served in time: {err}")
+
+    def page(self) -> str:
+        """The address of the Control Room, once it answers."""
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                address = announced_page(self.path / "web")
+                if address and "Control Room" in httpx.get(address).raise_for_status().text:
+                    return address
+            time.sleep(0.2)
+        pytest.fail("no page is served")
 
     def pages(self) -> dict[str, Scrape]:
         """The pages of all Prometheus targets once they are registered: workers and server by system, and the hub.
@@ -150,6 +160,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_run_continues(home: Home, tmp_
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
     first = home.start("run", "--cycles", "1")
     home.wait_until(select(func.count()).select_from(CheckpointRow), first)
+    check_that_a_killed_page_comes_back(home)
 
     code, _, err = home.call("run")
     assert (code, f"process {first.pid}" in err) == (2, True)
@@ -160,6 +171,7 @@ def test_a_run_ends_after_its_cycles_and_the_next_run_continues(home: Home, tmp_
 
     out, err = first.communicate(timeout=PATIENCE_S)
     assert (first.returncode, err) == (0, "")
+    assert out.startswith("ratchet: the Control Room is at http://127.0.0.1:")
     assert "trained, judged and decided" in out
     assert "No dead letters." in out
     assert "deployment   #0 is live" in out
@@ -182,6 +194,13 @@ def test_a_run_ends_after_its_cycles_and_the_next_run_continues(home: Home, tmp_
     assert "nothing is running" in home.call("stop")[1]
     assert _living(home) == []
     check_that_it_goes_on_elsewhere(tmp_path, answered)
+
+
+def check_that_a_killed_page_comes_back(home: Home) -> None:
+    """The page is served from the start, and again at the same address after its process was killed."""
+    address = home.page()
+    os.kill(json.loads((home.path / "web" / ADDRESS_FILE).read_text())["pid"], signal.SIGKILL)
+    assert home.page() == address
 
 
 def back_up(home: Home, folder: Path) -> dict[str, Any]:

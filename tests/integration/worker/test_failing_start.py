@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from ratchet.cli.doctor import examine
 from ratchet.cli.main import app
-from ratchet.cli.view.reading import read_view
 from ratchet.ledger.tables import WorkerRow
 from ratchet.metrics.ledger_backlog import control
 from ratchet.processes.supervisor import FIRST_PAUSE_S
 from ratchet.run.local_stack import process_names
 from ratchet.run.session import FailureReporter
 from ratchet.systems import registry
+from ratchet.views.reading import read_view
 from typer.testing import CliRunner
 
 from tests.support.workers import SHORT, Stack, real_workers, wait_until

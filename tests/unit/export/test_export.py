@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from ratchet.cli.context import checkpoint_folder
 from ratchet.inference.model_folder import weights_digest
 from ratchet.inference.model_loading import load_merged
 from ratchet.inference.tiny import build_tiny_model
@@ -19,6 +18,7 @@ from ratchet.ledger import deployments
 from ratchet.ledger.lineage import checkpoint_id
 from ratchet.ledger.tables import CheckpointRow, TaskRow
 from ratchet.run.base_model import prepare_base_model
+from ratchet.views.checkpoint_names import checkpoint_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.adapters import build_adapter

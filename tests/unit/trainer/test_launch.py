@@ -192,7 +192,7 @@ def test_ranks_that_ignore_a_stop_are_killed_after_the_grace_period(launched: La
 
 def test_hanging_ranks_are_killed_and_each_logs_its_stack(launched: Launched) -> None:
     with pytest.raises(ChildFailed, match="made no progress") as caught:
-        launched.run("wait", "wait", stall_s=20.0)
+        launched.run("wait", "wait", stall_s=40.0)
     assert caught.value.trace.count("in wait_for_ever") == 2
     launched.assert_all_gone()
 

@@ -15,10 +15,10 @@ from ratchet.data.example import Example
 from ratchet.evaluation.build_suites import held_out
 from ratchet.ledger.queue import all_usage_counts
 from ratchet.ledger.tables import BatchRow, MinedRow, TaskRow, VerdictRow
+from ratchet.printable import printable
 from ratchet.tasks import registry
 from ratchet.tasks.family import to_example
 from ratchet.tasks.graders import item_key
-from ratchet.user_files import printable
 
 from tests.support.home import Home, small_home
 
