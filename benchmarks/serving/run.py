@@ -5,7 +5,7 @@
     python -m benchmarks.serving.run --transformers FOLDER/bin/transformers
 
 Each server runs in a process of its own on one thread, the clients in this one. Servers take turns, round by round,
-until the time is used up (four minutes in all at the most), and the best round of each counts. An answer is 16 tokens
+until the time is used up (four minutes at the most, once they are up), and the best round of each counts. An answer is 16 tokens
 of the tiny model, greedy; the model is loaded and warm. `transformers serve` needs `pip install openai` beside what
 Ratchet installs, or --transformers names one of another environment; where it does not start, the embedded server is
 measured alone, and RESULTS.md says why.
@@ -54,8 +54,8 @@ ROUNDS = 3
 SECONDS = 3.0
 SWITCHES = 20
 BUDGET_S = 150.0
-"""Since the start: no round begins that would end after it, and where the first one does, what is left of it is not
-measured. The long answers and the switches come behind it.
+"""Since all servers are warm: no round begins that would end after it, and where the first one does, what is left of it
+is not measured. The long answers and the switches come behind it.
 """
 
 Found = dict[str, dict[int, Load]]
@@ -64,7 +64,6 @@ Found = dict[str, dict[int, Load]]
 def measure(
     seconds: float, executable: Path, most_rounds: int, clients: Sequence[int], peers: dict[str, tuple[str, ...]]
 ) -> dict[str, Any]:
-    ends_at = time.monotonic() + BUDGET_S
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
         models = [build_tiny_model(folder / name, seed=seed) for name, seed in (("blue", 3), ("green", 4))]
@@ -78,7 +77,7 @@ def measure(
                 targets[name] = stack.enter_context(transformers_serve(executable, models[0], *options))
             except NoServer as error:
                 absent[name] = str(error).strip().splitlines()[-1]
-        rounds, best = _rounds(targets, seconds, ends_at, most_rounds, clients)
+        rounds, best = _rounds(targets, seconds, most_rounds, clients)
         return {
             "absent": absent,
             "rounds": rounds,
@@ -90,14 +89,13 @@ def measure(
         }
 
 
-def _rounds(
-    targets: dict[str, Target], seconds: float, ends_at: float, most_rounds: int, numbers: Sequence[int]
-) -> tuple[int, Found]:
+def _rounds(targets: dict[str, Target], seconds: float, most_rounds: int, numbers: Sequence[int]) -> tuple[int, Found]:
     """How many rounds there was time for, and the best load of each server at each number of clients."""
     best: Found = {name: {} for name in targets}
     for target in targets.values():
         asyncio.run(ask(target, 1, 1.0, TOKENS))  # warm
     started = time.monotonic()
+    ends_at = started + BUDGET_S
     for done in range(most_rounds):
         now = time.monotonic()
         if done and now + (now - started) / done > ends_at:
