@@ -14,7 +14,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends tini \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --home-dir /var/lib/ratchet --shell /usr/sbin/nologin ratchet \
-    && install -d -o ratchet -g ratchet /var/lib/ratchet
+    && install -d -m 0700 -o ratchet -g ratchet /var/lib/ratchet
 ENV PATH=/opt/ratchet/bin:/opt/code/bin:$PATH \
     PYTHONPATH=/opt/code \
     PYTHONUNBUFFERED=1 \

@@ -17,11 +17,15 @@ from ratchet.errors import TransientError
 
 log = logging.getLogger(__name__)
 
+_READABLE, _OWNER = 0o644, 0o700
+
 _unwritten: set[Path] = set()
 
 
-def atomic_write(path: Path, text: str, *, durable: bool = False, mode: int = 0o644) -> None:
+def atomic_write(path: Path, text: str, *, durable: bool = False, mode: int | None = None) -> None:
     """Replace ``path`` with ``text``. ``durable`` survives a power cut and costs two fsyncs.
+
+    Without a ``mode`` others can read the file if they can list its folder.
 
     Raises TransientError for a disk that is full or fails; the file is then as it was, and no draft is left.
     """
@@ -33,7 +37,7 @@ def atomic_write(path: Path, text: str, *, durable: bool = False, mode: int = 0o
 
 
 @contextmanager
-def atomic_replace(path: Path, *, durable: bool = False, mode: int = 0o644) -> Iterator[Path]:
+def atomic_replace(path: Path, *, durable: bool = False, mode: int | None = None) -> Iterator[Path]:
     """An empty file beside ``path`` for the block to write to, which replaces ``path`` at its end.
 
     Raises as ``atomic_write`` does.
@@ -44,7 +48,7 @@ def atomic_replace(path: Path, *, durable: bool = False, mode: int = 0o644) -> I
         draft = Path(name)
         try:
             yield draft
-            os.fchmod(handle, mode)
+            os.fchmod(handle, _READABLE & (_OWNER | path.parent.stat().st_mode) if mode is None else mode)
             if durable:
                 os.fsync(handle)
             os.replace(draft, path)

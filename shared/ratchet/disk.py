@@ -1,4 +1,5 @@
-"""Turns operating-system errors of a disk into Ratchet's errors with a remedy, and measures free space.
+"""Turns operating-system errors of a disk into Ratchet's errors with a remedy, measures free space, and keeps what
+Ratchet writes from other users of the machine.
 
 A full or failing disk is a transient error, which workers retry. A folder that is not writable is a wrong setting.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from ratchet.errors import RatchetError, SettingsError, TransientError
 FULL_BYTES = 10_000_000
 """A disk with less free space counts as full: even a log or a batch may not fit."""
 
+_PRIVATE = 0o700
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FAILING = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN})
 _TOO_MANY_OPEN = frozenset({errno.EMFILE, errno.ENFILE})
@@ -95,6 +98,32 @@ def explain_disk_error(error: OSError, place: Path | str, needed_bytes: int | No
 
 def is_forbidden(error: OSError) -> bool:
     return error.errno in (errno.EACCES, errno.EPERM)
+
+
+def keep_private(home: Path) -> None:
+    """Create the home for this user alone if it is missing; what this process creates from now on only they can read.
+
+    A home that its group may write to is shared with the group on purpose, so the group keeps its access. Raises as
+    ``home_errors`` does.
+    """
+    with home_errors(home):
+        home.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=_PRIVATE, exist_ok=True)
+        hidden = 0o007 if home.stat().st_mode & stat.S_IWGRP else 0o077
+    os.umask(os.umask(hidden) | hidden)
+
+
+def private_folder(folder: Path) -> None:
+    """Create a folder that only this user can enter, or the group too if it may write to the folder's parent."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=_PRIVATE)
+    if folder.parent.stat().st_mode & stat.S_IWGRP:
+        folder.chmod(_PRIVATE | stat.S_IRWXG)
+
+
+def others_may_enter(folder: Path) -> bool:
+    """Whether users of other groups can list or enter the folder."""
+    return folder.is_dir() and bool(folder.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH))
 
 
 def require_writable(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from ratchet.atomic_files import atomic_write
-from ratchet.disk import disk_errors, home_errors, require_writable
+from ratchet.disk import disk_errors, home_errors, keep_private, others_may_enter, require_writable
 from ratchet.errors import RatchetError, SettingsError, TransientError
 
 from tests.support.disk import SmallDisk
@@ -53,3 +53,35 @@ def test_a_folder_in_the_place_of_a_file_and_a_missing_right_are_named(tmp_path:
 def test_a_writable_home_is_neither_made_nor_changed(tmp_path: Path) -> None:
     require_writable(tmp_path / "home" / "of" / "mine")
     assert os.listdir(tmp_path) == []
+
+
+def modes_below(folder: Path) -> set[int]:
+    return {path.stat().st_mode & 0o077 for path in (folder, *folder.rglob("*"))}
+
+
+def test_what_is_written_into_a_home_only_its_user_can_read(tmp_path: Path) -> None:
+    os.umask(0o022)
+    home = tmp_path / "home"
+    keep_private(home)
+    atomic_write(home / "status" / "training.json", "an answer")
+    (home / "logs").mkdir()
+    (home / "logs" / "training.log").write_text("a row")
+    assert modes_below(home) == {0}
+    assert not others_may_enter(home)
+
+
+def test_a_home_that_a_group_may_write_to_stays_open_to_the_group(tmp_path: Path) -> None:
+    os.umask(0o002)
+    tmp_path.chmod(0o775)
+    keep_private(tmp_path)
+    (tmp_path / "logs").mkdir()
+    atomic_write(tmp_path / "logs" / "file", "a row")
+    assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o770
+    assert (tmp_path / "logs" / "file").stat().st_mode & 0o777 == 0o640
+    assert others_may_enter(tmp_path)
+
+
+def test_a_file_for_others_is_readable_where_its_folder_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    atomic_write(tmp_path / "report.html", "for others")
+    assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o644

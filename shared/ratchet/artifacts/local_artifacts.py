@@ -20,13 +20,13 @@ from typing import Any
 
 from ratchet.artifacts.manifest import MANIFEST_NAME, Kind, Manifest, ManifestFile, checked_id
 from ratchet.atomic_files import sync_folder
-from ratchet.disk import disk_errors
+from ratchet.disk import disk_errors, private_folder
 from ratchet.errors import ArtifactError
 from ratchet.file_lock import FileLock, is_locked
 from ratchet.user_files import open_regular
 
 _CHUNK_BYTES = 1 << 20
-_READ_ONLY = 0o444
+_ANY_READ_BIT = 0o444
 _ANY_WRITE_BIT = 0o222
 _NO_LINKS_HERE = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES})
 
@@ -42,6 +42,7 @@ class Staging:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._mode = folder.stat().st_mode & _ANY_READ_BIT  # whoever may enter the folder reads; nobody writes
         self.fingerprints: dict[Fingerprint, str] = {}
         self._files: list[ManifestFile] = []
 
@@ -51,17 +52,17 @@ class Staging:
         if consume or not source.stat().st_mode & _ANY_WRITE_BIT:
             with contextlib.suppress(_CannotLink):
                 _link(source, target)
-                self._take(_hash(target, path))
+                self._take(_hash(target, path, self._mode))
                 return
-        self._take(_write(target, chunks(source), path))
+        self._take(_write(target, chunks(source), path, self._mode))
 
     def add_lines(self, lines: Iterable[str], path: str) -> None:
         """Stream ``lines``, given without their line ends, into the file ``path``."""
-        self._take(_write(self._place(path), _encoded(lines, path), path))
+        self._take(_write(self._place(path), _encoded(lines, path), path, self._mode))
 
     def add_expected(self, chunks: Iterable[bytes], expected: ManifestFile, where: str) -> None:
         """Add a download. Raises ArtifactError, naming its source ``where``, unless it matches ``expected``."""
-        arrived = _write(self._place(expected.path), chunks, expected.path)
+        arrived = _write(self._place(expected.path), chunks, expected.path, self._mode)
         if arrived != expected:
             raise damaged(
                 where,
@@ -79,7 +80,7 @@ class Staging:
         for folder in {(self.folder / file.path).parent for file in manifest.files}:
             sync_folder(folder)
         text = manifest.model_dump_json(indent=1) + "\n"
-        _write(self.folder / MANIFEST_NAME, [text.encode()], MANIFEST_NAME)
+        _write(self.folder / MANIFEST_NAME, [text.encode()], MANIFEST_NAME, self._mode)
         sync_folder(self.folder)
 
     def _take(self, file: ManifestFile) -> None:
@@ -104,7 +105,7 @@ def staging(root: Path) -> Iterator[Staging]:
     Its lock shows a sweep that the publisher is alive, even if publishing takes long.
     """
     folder = root / uuid.uuid4().hex
-    folder.mkdir(parents=True)
+    private_folder(folder)
     with FileLock.acquire(folder):
         try:
             yield Staging(folder)
@@ -152,15 +153,15 @@ def _link(source: Path, target: Path) -> None:
         raise
 
 
-def _hash(target: Path, path: str) -> ManifestFile:
+def _hash(target: Path, path: str, mode: int) -> ManifestFile:
     with open(target, "rb") as file:
-        os.fchmod(file.fileno(), _READ_ONLY)
+        os.fchmod(file.fileno(), mode)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
         return ManifestFile(path=path, sha256=sha256, size_bytes=file.tell())
 
 
-def _write(target: Path, chunks: Iterable[bytes], path: str) -> ManifestFile:
+def _write(target: Path, chunks: Iterable[bytes], path: str, mode: int) -> ManifestFile:
     digest, size_bytes = hashlib.sha256(), 0
     with open(target, "xb") as file:
         for chunk in chunks:
@@ -168,7 +169,7 @@ def _write(target: Path, chunks: Iterable[bytes], path: str) -> ManifestFile:
             size_bytes += len(chunk)
             file.write(chunk)
         file.flush()
-        os.fchmod(file.fileno(), _READ_ONLY)
+        os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     return ManifestFile(path=path, sha256=digest.hexdigest(), size_bytes=size_bytes)
 

@@ -302,6 +302,7 @@ def _copy_ledger(ledger: Ledger, folder: Path) -> tuple[LedgerCopy, set[str]]:
     require_current(ledger)
     draft = folder / _DRAFT
     draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)  # rows and answers are in it; what copies the ledger keeps the mode
     if ledger.dialect == "sqlite":
         rows, needed = _copy_sqlite(ledger, draft)
         return LedgerCopy.of(draft, "sqlite", head(), rows), needed

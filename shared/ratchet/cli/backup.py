@@ -10,6 +10,7 @@ import typer
 
 from ratchet import backup as backups
 from ratchet.cli.output import Json, print_json, say
+from ratchet.disk import keep_private
 from ratchet.errors import PreconditionFailed
 from ratchet.home import artifacts, opened
 from ratchet.run import run_lock
@@ -75,6 +76,7 @@ def restore(
     settings = load()
     if (holder := run_lock.find_run(settings.home)) is not None:
         raise PreconditionFailed(f"{holder} is running in {settings.home}: run `ratchet stop` first.")
+    keep_private(settings.home)
     manifest = backups.restore(folder, settings.ledger_url, artifacts(settings), _Progress("restored"), force=force)
     made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(manifest.made_at))
     count = len(manifest.artifacts)

@@ -12,6 +12,7 @@ from ratchet.artifacts.artifact_store import artifact_store
 from ratchet.backoff import FIRST_S, Backoff, retry
 from ratchet.bus.streams import relaying_ledger
 from ratchet.cli.output import MOST_PORT, say
+from ratchet.disk import keep_private
 from ratchet.errors import LedgerBehind, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate as migrate_ledger
@@ -27,6 +28,8 @@ def migrate(
 ) -> None:
     """Migrate the ledger to this version's schema, in one process under a lock. `ratchet run` does it too."""
     settings = load()
+    if settings.ledger_url.startswith("sqlite"):  # a server's ledger can be migrated from where there is no home
+        keep_private(settings.home)
     ledger = Ledger(settings.ledger_url)
     try:
         backoff = Backoff(FIRST_S, settings.control.max_backoff_s)
@@ -43,6 +46,7 @@ def prepare(
 ) -> None:
     """Publish the base model and the test suites, once, from the host that has the model. `ratchet run` does it too."""
     settings = load()
+    keep_private(settings.home)
     backoff = Backoff(FIRST_S, settings.control.max_backoff_s)
     is_new = retry(lambda: _prepared(settings), backoff, (TransientError, LedgerBehind), limit_s=wait)
     say(f"{settings.model.path} is checkpoint 0." if is_new else "everything is prepared already.")

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratchet.disk import home_errors
+from ratchet.disk import home_errors, keep_private
 from ratchet.errors import PreconditionFailed
 from ratchet.file_lock import FileLock, is_locked
 
@@ -30,11 +30,12 @@ class RunHolder:
 
 @contextmanager
 def hold_home(home: Path) -> Iterator[None]:
-    """Hold the home's lock for the block.
+    """Hold the home's lock for the block. The home, and what this process creates, only this user can read.
 
     Raises PreconditionFailed, naming the other process, while another run is active; TransientError for a full or
     failing disk; and SettingsError for a home that is not writable.
     """
+    keep_private(home)
     with home_errors(home):
         lock = FileLock.try_acquire(home / LOCK_FILE)
     if lock is None:

@@ -17,7 +17,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from ratchet.atomic_files import atomic_replace, atomic_write
-from ratchet.disk import disk_errors, home_errors
+from ratchet.disk import disk_errors, home_errors, keep_private
 from ratchet.errors import ServingError, SettingsError, TransientError
 from ratchet.file_lock import FileLock
 from ratchet.serving.protocol import Live
@@ -41,6 +41,7 @@ class ServerHome:
 
         Raises ServingError while another server holds the lock, TransientError or SettingsError if it is not writable.
         """
+        keep_private(self.folder)
         with home_errors(self.folder):
             self._lock = FileLock.try_acquire(self.folder / "server.lock")
         if self._lock is None:

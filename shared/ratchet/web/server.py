@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 import uvicorn
 
 from ratchet import settings as setting_tree
+from ratchet.disk import keep_private
 from ratchet.errors import RatchetError, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
@@ -57,6 +58,7 @@ def serve(settings: Settings, listener: socket.socket, *, is_of_run: bool = Fals
 
     The page of a run ``is_of_run`` and announces its address to it; a second page of the same home must not.
     """
+    keep_private(settings.home)
     ledger = Ledger(settings.ledger_url)
     try:
         require_current(ledger)

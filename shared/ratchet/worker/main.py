@@ -26,6 +26,7 @@ from ratchet.build import Build
 from ratchet.bus.celery_app import broker_app
 from ratchet.bus.connection import connect, redis_url
 from ratchet.bus.streams import Relay, Streams
+from ratchet.disk import keep_private
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.leases.slots import WorkerName, claim_name
 from ratchet.ledger import Ledger
@@ -83,6 +84,7 @@ def run_worker(system_name: str, settings: Settings, log_folder: Path | None = N
 @contextmanager
 def _named(system_name: str, settings: Settings, log_folder: Path | None) -> Iterator[WorkerName]:
     """The worker's name, locked while the block runs. Logs are written under this name."""
+    keep_private(settings.home)
     name = claim_name(system_name, settings.placement.machine, settings.lease_folder)
     try:
         log_json(str(name), log_folder)

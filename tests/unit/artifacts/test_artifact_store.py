@@ -190,10 +190,21 @@ def test_a_local_store_has_no_cache_to_trim(local: ArtifactStore, model: Path) -
     assert local.fetch(artifact.id) == artifact.path
 
 
-def test_published_files_are_read_only(store: ArtifactStore, model: Path) -> None:
+def test_published_files_are_read_only_and_for_this_user(store: ArtifactStore, model: Path) -> None:
+    os.umask(0o022)
     folder = store.fetch(published(store, model).id)
     modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
-    assert modes == {0o444}
+    assert modes == {0o400}
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_files_of_a_store_that_a_group_may_write_to_are_for_the_group(local: ArtifactStore, model: Path) -> None:
+    staging = Path(local.url.removeprefix("file://")) / ".staging"
+    staging.mkdir(parents=True)
+    staging.chmod(0o770)
+    file = local.fetch(published(local, model).id) / "model.safetensors"
+    assert file.stat().st_mode & 0o777 == 0o440
+    assert file.parent.stat().st_mode & 0o777 == 0o770
 
 
 @pytest.mark.parametrize(("cache_gb", "is_kept"), [(1.0, True), (1e-6, False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import uuid
@@ -55,6 +56,14 @@ def test_a_restored_home_equals_the_backed_up_one(
         ledger.close()
     if engine == "postgresql":
         server.drop(url)
+
+
+def test_rows_in_a_backup_only_its_user_can_read(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
+    os.umask(0o022)
+    made = make(told, store, tmp_path / "backup")
+    files = [tmp_path / "backup" / made.manifest.ledger.file, *artifacts_of(tmp_path / "backup").root.glob("*")]
+    assert len(files) > 1
+    assert {file.stat().st_mode & 0o077 for file in files if file.name != ".staging"} == {0}
 
 
 def _verdicts(ledger: Ledger) -> list[VerdictRow]:

@@ -22,6 +22,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "python": machine.python,
     "machine": machine.machine,
     "disk": machine.disk,
+    "home": machine.home,
     "proxy": machine.proxies,
     "gpu": machine.cards,
     "training": machine.training,

@@ -24,7 +24,7 @@ from ratchet.capacity import (
     training_problem,
 )
 from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problems
-from ratchet.disk import require_writable
+from ratchet.disk import others_may_enter, require_writable
 from ratchet.errors import RatchetError
 from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
@@ -70,6 +70,14 @@ def disk(settings: Settings) -> Finding:
         return Finding("disk", "ok", text)
     fits, saves = save_room(settings, model_facts(base))
     return Finding("disk", "ok" if fits else "bad", f"{text}; {saves}")
+
+
+def home(settings: Settings) -> Finding:
+    """Whether other users of this machine are kept out of the home, which holds rows and answers."""
+    folder = settings.home.resolve()
+    if others_may_enter(folder):
+        return Finding("home", "note", f"other users can read {folder}, with rows and answers: chmod 700 {folder}")
+    return Finding("home", "ok", f"{folder} is closed to other users" if folder.exists() else f"no {folder} yet")
 
 
 def proxies(_settings: Settings) -> Finding:

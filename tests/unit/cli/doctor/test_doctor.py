@@ -356,6 +356,15 @@ def test_a_reused_password_is_named(tmp_path: Path) -> None:
     assert "give each its own" in finding(settings, "secrets").text
 
 
+def test_a_home_that_other_users_can_read_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o755)
+    settings = settled(tmp_path / "home")
+    found = finding(settings, "home")
+    assert (found.state, f"chmod 700 {settings.home}" in found.text) == ("note", True)
+    settings.home.chmod(0o700)
+    assert finding(settings, "home").state == "ok"
+
+
 def test_the_disk_is_compared_with_what_a_save_of_the_model_takes(tmp_path: Path) -> None:
     model = build_tiny_model(tmp_path / "model")
     found = finding(settled(tmp_path / "home", model={"path": str(model)}), "disk")
