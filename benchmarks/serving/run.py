@@ -5,10 +5,10 @@
     python -m benchmarks.serving.run --transformers FOLDER/bin/transformers
 
 Each server runs in a process of its own on one thread, the clients in this one. Servers take turns, round by round,
-until the time is used up (four minutes at the most, once they are up), and the best round of each counts. An answer is 16 tokens
-of the tiny model, greedy; the model is loaded and warm. `transformers serve` needs `pip install openai` beside what
-Ratchet installs, or --transformers names one of another environment; where it does not start, the embedded server is
-measured alone, and RESULTS.md says why.
+until the time is used up (four minutes at the most, once they are up), and the best round of each counts. An answer is
+16 tokens of the tiny model, greedy; the model is loaded and warm. `transformers serve` needs `pip install openai`
+beside what Ratchet installs, or --transformers names one of another environment; where it does not start, the embedded
+server is measured alone, and RESULTS.md says why.
 """
 
 from __future__ import annotations
