@@ -159,6 +159,11 @@ class ArtifactStore:
     def ids(self) -> Iterator[str]:
         return (self._remote or self._folder).ids()
 
+    def published_at(self, artifact_id: str) -> float:
+        """When it was last published, new or once more, in Unix seconds. Raises ArtifactError where it is absent."""
+        with _about(artifact_id):
+            return (self._remote or self._folder).published_at(artifact_id)
+
     def delete(self, artifact_id: str) -> None:
         """Remove it from the store and this machine; it may already be absent. Open and mapped files stay readable."""
         if self._remote is not None:

@@ -222,6 +222,13 @@ class ArtifactFolder:
             raise damaged(path, f"it describes {manifest.id}")
         return manifest
 
+    def published_at(self, artifact_id: str) -> float:
+        path = self.path(artifact_id) / MANIFEST_NAME
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError as error:
+            raise absent(artifact_id, path) from error
+
     def verified(self, artifact_id: str) -> Manifest:
         """The manifest, after every file was verified against it; unchanged files are hashed once per process."""
         manifest, folder = self.manifest(artifact_id), self.path(artifact_id)
@@ -244,8 +251,8 @@ class ArtifactFolder:
         with disk_errors(self.root, needed_bytes), staging(self.root / _STAGING) as draft:
             manifest = fill(draft)
             self._verified.update(draft.fingerprints)
-            if (earlier := self.intact(manifest.id)) is not None:
-                return earlier
+            if self.intact(manifest.id) is not None and self._renew(manifest.id):
+                return self.manifest(manifest.id)
             self._settle(draft.folder, manifest.id)
             return self.manifest(manifest.id)
 
@@ -297,6 +304,13 @@ class ArtifactFolder:
                 self.delete(artifact_id)
                 freed_bytes += sizes[artifact_id]
         return freed_bytes
+
+    def _renew(self, artifact_id: str) -> bool:
+        """Note that it was published once more, so that no sweep takes it for one that nobody wants."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path(artifact_id) / MANIFEST_NAME)
+            return True
+        return False
 
     def _without_manifest(self, older_than_s: float) -> Iterator[Path]:
         for folder in self.root.iterdir() if self.root.is_dir() else ():

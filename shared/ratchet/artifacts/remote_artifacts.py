@@ -69,12 +69,20 @@ class RemoteArtifacts:
             raise damaged(key, f"it describes {manifest.id}")
         return manifest
 
-    def upload(self, manifest: Manifest, folder: Path) -> None:
-        """Upload the files of ``folder``, then the manifest. A file that is already complete is not uploaded again."""
+    def published_at(self, artifact_id: str) -> float:
+        key = self._key(artifact_id, MANIFEST_NAME)
         with remote_errors(self.url):
-            if self._fs.exists(self._key(manifest.id, MANIFEST_NAME)) and self._has_all(manifest):
-                return
-            for file in manifest.files:
+            entry = self._listed(artifact_id).get(key)
+            if entry is None:
+                raise absent(artifact_id, key)
+            return self._modified_at(key, entry)
+
+    def upload(self, manifest: Manifest, folder: Path) -> None:
+        """Upload the files of ``folder``, then the manifest. Of an artifact that is complete already only the manifest
+        is written, so that no sweep takes it for one that nobody wants."""
+        with remote_errors(self.url):
+            is_there = self._fs.exists(self._key(manifest.id, MANIFEST_NAME)) and self._has_all(manifest)
+            for file in () if is_there else manifest.files:
                 self._fs.put_file(str(folder / file.path), self._key(manifest.id, file.path))
             self._fs.pipe_file(self._key(manifest.id, MANIFEST_NAME), (folder / MANIFEST_NAME).read_bytes())
 

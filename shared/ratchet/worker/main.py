@@ -37,6 +37,7 @@ from ratchet.settings import Settings
 from ratchet.systems import registry
 from ratchet.systems.controller import Controller
 from ratchet.systems.system import System
+from ratchet.worker.housekeeping import Housekeeping
 from ratchet.worker.lanes import Lanes
 from ratchet.worker.liveness import Canary, Liveness, alive_path
 from ratchet.worker.registration import Registration, StatusFile, has_ledger, record_failure
@@ -138,6 +139,7 @@ class _Worker:
                 check_liveness=liveness.check,
             ),
             liveness,
+            Housekeeping(self.controller),
             self.status,
             self.stopper,
         ]
