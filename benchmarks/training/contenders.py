@@ -1,4 +1,4 @@
-"""Five ways to train on the same rows in the same order, each under one clock."""
+"""Five ways to train on the same rows in the same order, each under one clock, on a CPU or an NVIDIA card."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from trainer.batches import MicroBatch, pack
 from trainer.config import parse_config
 from trainer.dataset import TrainingRows, examples_of, prepare_rows
 from trainer.hardware import pick_hardware
-from trainer.model import Trainable, load_model
-from trainer.run import SegmentPlan, create_run, plan_segment
+from trainer.model import Trainable, load_on_device
+from trainer.run import Run, SegmentPlan, create_run, plan_segment
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 Batch = dict[str, torch.Tensor]
@@ -29,48 +29,116 @@ RATE = 1e-3
 HAS_TRL = importlib.util.find_spec("trl") is not None
 
 
+@dataclass
+class Clock(TrainerCallback):
+    """Seconds from the start of training to its end, and to the end of its first step.
+
+    On a CPU they are CPU seconds; on a card they are of the wall clock, once the card has done its work. The first
+    ``warmup_steps`` are left out of the speed.
+    """
+
+    on_card: bool = False
+    warmup_steps: int = 0
+    begun_at: float = 0.0
+    measured_from: float = 0.0
+    first_step_s: float | None = None
+    steps: int = 0
+
+    def begin(self) -> Clock:
+        """Start it, when all is loaded."""
+        self.begun_at = self.measured_from = self._now()
+        return self
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.first_step_s is None:
+            self.first_step_s = self._now() - self.begun_at
+        if self.steps == self.warmup_steps:
+            self.measured_from = self._now()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.step()
+
+    def read(self, rows: TrainingRows, lines: list[list[int]]) -> tuple[int, float, float]:
+        """(tokens after the warm-up, seconds for them, seconds to the end of the first step).
+
+        ``lines`` are those of the rows of each step. Tokens are inputs without padding.
+        """
+        tokens = sum(len(rows.by_line[line].ids) - 1 for step in lines[self.warmup_steps :] for line in step)
+        return tokens, self._now() - self.measured_from, self.first_step_s or 0.0
+
+    def _now(self) -> float:
+        if not self.on_card:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+
 @dataclass(frozen=True)
 class Case:
-    """What all contenders train: a model, its rows, the rows of a step, and all weights or adapters in a precision."""
+    """What all contenders train: a model, its rows, the rows of a step, and all weights or adapters in a precision.
+
+    ``adapt_model`` is called with the engine's model once it is loaded, and ``adapt_run`` with its run before the first
+    step, for variants of the engine.
+    """
 
     model: Path
     data: Path
     batch_size: int
     lora_rank: int = 0
     precision: str = "fp32"
+    device: str = "cpu"
+    load_in_4bit: bool = False
+    gradient_checkpointing: bool = False
+    attention: str = "auto"
+    max_length: int = 1024
+    learning_rate: float = RATE
+    clock: Clock = field(default_factory=Clock)
+    adapt_model: Callable[[Trainable], None] = lambda _trainable: None
+    adapt_run: Callable[[Run], None] = lambda _run: None
 
     @property
     def is_half(self) -> bool:
         return self.precision == "bf16"
 
+    @property
+    def on_card(self) -> bool:
+        return self.device != "cpu"
 
-@dataclass
-class Clock(TrainerCallback):
-    """CPU seconds from the start of training to its end, and to the end of its first step."""
-
-    begun_at: float = field(default_factory=time.process_time)
-    first_step_s: float | None = None
-
-    def step(self) -> None:
-        if self.first_step_s is None:
-            self.first_step_s = time.process_time() - self.begun_at
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.step()
-
-    def read(self, tokens: int) -> tuple[int, float, float]:
-        """(tokens, seconds, seconds to the end of the first step)."""
-        return tokens, time.process_time() - self.begun_at, self.first_step_s or 0.0
+    def config(self, scratch: Path, attention: str) -> TrainerConfig:
+        """The engine's configuration, with ``scratch`` as its folder."""
+        return parse_config(
+            {
+                "model": {
+                    "path": str(self.model),
+                    "lora_rank": self.lora_rank,
+                    "load_in_4bit": self.load_in_4bit,
+                    "gradient_checkpointing": self.gradient_checkpointing,
+                    "attention": attention,
+                },
+                "hyperparams": {
+                    "batch_size": self.batch_size,
+                    "learning_rate": self.learning_rate,
+                    "fp_precision": self.precision,
+                    "max_length": self.max_length,
+                },
+                "monitoring": {"preview_backend": "none"},
+                "data": {"dataset_path": self.data},
+                "output": {"output_dir": scratch},
+                "environment": {"device": self.device},
+            }
+        )
 
 
 def engine(case: Case) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        config, trainable, rows = _prepared(case, Path(scratch), "auto")
+        config, trainable, rows = _prepared(case, Path(scratch), case.attention)
+        case.adapt_model(trainable)
         run = create_run(config, pick_hardware(config), trainable, rows, None, lambda _: None, lambda: False)
-        clock = Clock()
-        run.trainer.add_callback(clock)
+        case.adapt_run(run)
+        run.trainer.add_callback(case.clock.begin())
         run.train()
-        return clock.read(run.tokens.tokens)
+        return case.clock.read(rows, _steps(run.plan, case.batch_size))
 
 
 def bare_loop(case: Case) -> tuple[int, float, float]:
@@ -102,30 +170,31 @@ def stock_trainer(case: Case) -> tuple[int, float, float]:
     """The Trainer as it comes, fed the same batches in the same order."""
     with tempfile.TemporaryDirectory() as scratch:
         config, trainable, rows = _prepared(case, Path(scratch))
-        plan = plan_segment(config, rows, None)
+        steps = _steps(plan_segment(config, rows, None), case.batch_size)
         arguments = TrainingArguments(
             output_dir=scratch,
             per_device_train_batch_size=1,
             num_train_epochs=1,
-            learning_rate=RATE,
-            use_cpu=True,
+            learning_rate=case.learning_rate,
+            use_cpu=not case.on_card,
             bf16=case.is_half,
+            activation_checkpointing=case.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             logging_steps=1_000_000,
             remove_unused_columns=False,
         )
-        batches = [_padded(rows, lines) for lines in _steps(plan, case.batch_size)]
+        batches = [_padded(rows, lines) for lines in steps]
         trainer = _InOrder(trainable.model, arguments, train_dataset=batches, data_collator=lambda items: items[0])
-        clock = Clock()
-        trainer.add_callback(clock)
+        trainer.add_callback(case.clock.begin())
         trainer.train()
-        return clock.read(_tokens(rows))
+        return case.clock.read(rows, steps)
 
 
 def sft_trainer(case: Case) -> tuple[int, float, float]:
-    """TRL's SFTTrainer on tokenized rows with labels, its gradient checkpointing (on by default) off."""
+    """TRL's SFTTrainer on tokenized rows with labels; its gradient checkpointing, on by default, as in the case."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -135,7 +204,8 @@ def sft_trainer(case: Case) -> tuple[int, float, float]:
 
     with tempfile.TemporaryDirectory() as scratch:
         config, trainable, rows = _prepared(case, Path(scratch))
-        members = [rows.by_line[line] for line in plan_segment(config, rows, None).lines.tolist()]
+        steps = _steps(plan_segment(config, rows, None), case.batch_size)
+        members = [rows.by_line[line] for step in steps for line in step]
         dataset = Dataset.from_list(
             [
                 {
@@ -149,23 +219,22 @@ def sft_trainer(case: Case) -> tuple[int, float, float]:
             output_dir=scratch,
             per_device_train_batch_size=case.batch_size,
             num_train_epochs=1,
-            learning_rate=RATE,
-            use_cpu=True,
+            learning_rate=case.learning_rate,
+            use_cpu=not case.on_card,
             bf16=case.is_half,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
             logging_steps=1_000_000,
-            gradient_checkpointing=False,
+            gradient_checkpointing=case.gradient_checkpointing,
             max_length=None,
             packing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
         )
         trainer = InOrder(trainable.model, arguments, train_dataset=dataset, processing_class=trainable.tokenizer)
-        clock = Clock()
-        trainer.add_callback(clock)
+        trainer.add_callback(case.clock.begin())
         trainer.train()
-        return clock.read(_tokens(rows))
+        return case.clock.read(rows, steps)
 
 
 class _InOrder(Trainer):
@@ -181,12 +250,12 @@ def _loop(
 ) -> tuple[int, float, float]:
     with tempfile.TemporaryDirectory() as scratch:
         config, trainable, rows = _prepared(case, Path(scratch), attention)
-        plan = plan_segment(config, rows, None)
+        steps = _steps(plan_segment(config, rows, None), case.batch_size)
         model = trainable.model
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimizer = AdamW(parameters, lr=RATE, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-        clock = Clock()
-        for lines in _steps(plan, case.batch_size):
+        optimizer = AdamW(parameters, lr=case.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+        clock = case.clock.begin()
+        for lines in steps:
             with torch.autocast("cpu", torch.bfloat16, enabled=case.is_half):
                 loss = loss_of(model, collate_rows(rows, lines))
             loss.backward()  # type: ignore[no-untyped-call]
@@ -194,27 +263,16 @@ def _loop(
             optimizer.step()
             optimizer.zero_grad()
             clock.step()
-        return clock.read(_tokens(rows))
+        return clock.read(rows, steps)
 
 
 def _prepared(case: Case, scratch: Path, attention: str = "sdpa") -> tuple[TrainerConfig, Trainable, TrainingRows]:
-    config = parse_config(
-        {
-            "model": {"path": str(case.model), "lora_rank": case.lora_rank, "attention": attention},
-            "hyperparams": {
-                "batch_size": case.batch_size,
-                "learning_rate": RATE,
-                "fp_precision": case.precision,
-            },
-            "monitoring": {"preview_backend": "none"},
-            "data": {"dataset_path": case.data},
-            "output": {"output_dir": scratch},
-            "environment": {"device": "cpu"},
-        }
-    )
+    config = case.config(scratch, attention)
     profile = get_profile("plain")
-    trainable = load_model(config, pick_hardware(config), profile)
-    rows = prepare_rows(examples_of(case.data), profile, trainable.tokenizer, system_prompt="", max_length=1024)
+    trainable = load_on_device(config, pick_hardware(config), profile)
+    rows = prepare_rows(
+        examples_of(case.data), profile, trainable.tokenizer, system_prompt="", max_length=case.max_length
+    )
     return config, trainable, rows
 
 
@@ -237,7 +295,3 @@ def _padded(rows: TrainingRows, lines: list[int]) -> Batch:
         batch["attention_mask"][index, : len(ids)] = 1
         batch["labels"][index, : len(ids)] = torch.where(trained, ids, -100)
     return batch
-
-
-def _tokens(rows: TrainingRows) -> int:
-    return int((rows.lengths - 1).sum())
