@@ -39,6 +39,7 @@ def broker_app(url: str) -> Celery:
         worker_detect_quorum_queues=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        broker_channel_error_retry=True,  # Redis refuses writes on a full disk, and takes them again later
         broker_transport_options={
             "visibility_timeout": VISIBILITY_S,
             "priority_steps": [0],

@@ -37,6 +37,7 @@ from ratchet.settings import Settings
 from ratchet.systems import registry
 from ratchet.systems.controller import Controller
 from ratchet.systems.system import System
+from ratchet.worker.consumer import PatientConsumer
 from ratchet.worker.housekeeping import Housekeeping
 from ratchet.worker.lanes import Lanes
 from ratchet.worker.liveness import Canary, Liveness, alive_path
@@ -150,6 +151,7 @@ class _Worker:
         worker_shutting_down.connect(self.stopper.asked)
         celery_worker = self.app.Worker(
             hostname=controller.worker,
+            consumer_cls=PatientConsumer,
             pool="solo",  # a task only wakes a lane, so it can run in Celery's own loop
             concurrency=1,
             queues=[controller.system.queue, controller.worker],

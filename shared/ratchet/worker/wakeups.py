@@ -37,7 +37,7 @@ class Listener(WatchedThread):
         super().__init__(self._listen, controller.watchdog, controller.stop, name="listener", limit_s=limit_s)
         self._streams, self._ledger, self._lanes = streams, ledger, lanes
         self._system, self._worker = controller.system, controller.worker
-        self._opened = False
+        self._opened = self._is_away = False
 
     def _listen(self) -> None:
         while not self._stop_asked.is_set():
@@ -52,9 +52,11 @@ class Listener(WatchedThread):
                 self._open()
                 for entry in self._streams.read(self._system.name, self._worker, names, count=len(free)):
                     self.deliver(entry)
+                self._is_away = False
             except TransientError as error:
-                log.info("no events for now: %s", error)
-                self._opened = False
+                if not self._is_away:
+                    log.info("no events for now: %s", error)
+                self._opened, self._is_away = False, True
                 self._stop_asked.wait(PAUSE_S)
 
     def deliver(self, entry: StreamEntry) -> None:

@@ -46,6 +46,27 @@ def test_the_loop_waits_for_a_redis_that_does_not_answer(playground: Playground)
     playground.wait_counted("slow-2", "paused")
 
 
+def test_workers_wait_while_redis_refuses_writes(playground: Playground) -> None:
+    """As it does on a full disk, or at its memory limit: it answers, but with an error."""
+    client = connect(playground.stack.redis.url)
+    log = len(playground.stack.log("catching"))
+    client.config_set("min-replicas-to-write", 1)
+    try:
+        client.client_kill_filter(_type="normal", skipme=True)  # so that they declare their queues anew
+        playground.throw("refused-1", "refused-2")
+        wait_until(lambda: "refuses commands" in playground.stack.log("catching")[log:], what="the line about it")
+        time.sleep(2.0)
+    finally:
+        client.config_set("min-replicas-to-write", 0)
+    playground.throw("taken")
+    playground.wait_counted("refused-1", "refused-2", "taken")
+    wait_until(lambda: "takes commands again" in playground.stack.log("catching")[log:], what="the end of it")
+    said = playground.stack.log("catching")[log:]
+    assert said.count("refuses commands") == 1
+    assert "Traceback" not in said
+    assert playground.all_restarts() == 0
+
+
 def test_workers_wait_for_a_locked_ledger(open_playground: Open, tmp_path: Path) -> None:
     path = tmp_path / "home" / "ledger.db"
     playground = open_playground("catching", "counting", ledger_url=f"sqlite:///{path}?timeout=0.2")

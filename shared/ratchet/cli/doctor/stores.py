@@ -17,6 +17,7 @@ from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problem, co
 from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
+from ratchet.ledger.drills import age_s, last_drill
 from ratchet.ledger.health import LISTED_S, PRESENT_S, failing_workers, is_expected, waiting_workers
 from ratchet.ledger.ledger import counter_value
 from ratchet.ledger.migrate import require_current
@@ -29,6 +30,7 @@ from ratchet.settings import Settings
 from ratchet.wording import duration
 
 CLOCK_LIMIT_S = 2.0
+DAY_S = 86_400.0
 NO_ARTIFACT = "0" * 64
 
 
@@ -48,6 +50,7 @@ def redis(settings: Settings) -> Finding:
         client = connect(url)
         with redis_errors():
             version = client.info("server").get("redis_version")
+            client.set("ratchet.doctor", "", px=1000)  # a full disk or memory lets it answer, and refuse this
     return Finding("redis", "ok", f"version {version} answers")
 
 
@@ -248,6 +251,26 @@ def failures(settings: Settings) -> Finding:
     if waits:
         return Finding("failures", "note", "; ".join(f"{w.name} waits: {w.error}" for w in waits))
     return Finding("failures", "ok", "no worker fails at its start or is waiting")
+
+
+def drill(settings: Settings) -> Finding:
+    """How the last rollback drill ended, and whether another one is due."""
+    if _has_no_ledger(settings):
+        return Finding("drill", "ok", "there is nothing to roll back yet")
+    with opened(settings) as ledger:
+        require_current(ledger)
+        now = ledger.now()
+        with ledger.read() as session:
+            last, age = last_drill(session), age_s(session, now)
+    if last is not None and last.outcome != "caught":
+        return Finding("drill", "note", f"the last rollback drill: {last.outcome}: {last.detail}")
+    if age is not None and age > settings.serving.drill_days * DAY_S:
+        since = "the last one" if last is not None else "the first run"
+        text = f"{duration(age)} since {since} (serving.drill_days is {settings.serving.drill_days:g}): "
+        return Finding("drill", "note", text + "run `ratchet drill rollback`")
+    if last is None or last.finished_at is None:
+        return Finding("drill", "ok", "no rollback drill yet: `ratchet drill rollback`")
+    return Finding("drill", "ok", f"the last rollback drill was caught {duration(now - last.finished_at)} ago")
 
 
 def pages(settings: Settings) -> Finding:
