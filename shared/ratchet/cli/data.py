@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from ratchet.cli.output import Json, print_json, print_table, say
-from ratchet.disk import home_errors
+from ratchet.disk import home_errors, keep_private
 from ratchet.errors import PreconditionFailed
 from ratchet.home import artifacts, opened, wake
 from ratchet.ledger import Ledger
@@ -148,6 +148,7 @@ def set_task(
 def ledger_of_home() -> Iterator[tuple[Settings, Ledger]]:
     """The ledger of this home, which is made where there is none yet."""
     settings = load()
+    keep_private(settings.home)
     with home_errors(settings.home):
         settings.work_folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(settings.ledger_url)

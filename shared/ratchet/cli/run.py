@@ -108,6 +108,7 @@ def _named_holder(home: Path) -> run_lock.RunHolder | None:
 def _terminate(pid: int, home: Path) -> None:
     try:
         os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)  # a suspended process does not see the other
     except PermissionError as error:
         raise PreconditionFailed(
             f"process {pid} runs in {home} and belongs to another user: stop it as that user."

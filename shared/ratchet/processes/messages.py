@@ -11,8 +11,9 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -291,6 +292,9 @@ def wait_for_any(sources: Sequence[HasFileno], timeout_s: float | None) -> bool:
     return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
 
 
+_SLICE_S = 0.5
+
+
 class ServerGone(Exception):
     """A server process has ended, with everything it started."""
 
@@ -309,17 +313,30 @@ class ServerProcess:
         self._channel = Channel(ours)
         self._asking = threading.Lock()
 
-    def ask(self, request: Message, handles: Sequence[int] = (), *, timeout_s: float | None = None) -> Any:
-        """The reply. Raises ServerGone; a server that has not replied after ``timeout_s`` is killed first."""
+    def ask(
+        self,
+        request: Message,
+        handles: Sequence[int] = (),
+        *,
+        timeout_s: float | None = None,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        """The reply. Raises ServerGone; a server that has not replied after ``timeout_s``, or when ``give_up`` returns
+        true, is killed first."""
+        asked_at = time.monotonic()
         with self._asking:
             try:
                 self._channel.send(encode(request), handles)
-                reply = self._channel.receive_one(timeout_s)
+                reply = self._channel.receive_one(_slice(timeout_s, asked_at))
+                while reply is None and not self._channel.closed and not give_up():
+                    if (left_s := _slice(timeout_s, asked_at)) <= 0:
+                        break
+                    reply = self._channel.receive_one(left_s)
             except (OSError, ValueError) as error:
                 raise ServerGone(str(error)) from error
         if reply is None and not self._channel.closed:
             self.process.kill()
-            raise ServerGone(f"it has not answered for {timeout_s:g} s and was killed")
+            raise ServerGone(f"it has not answered for {time.monotonic() - asked_at:.0f} s and was killed")
         if reply is None:
             raise ServerGone("it has closed its channel")
         return decode(reply)
@@ -347,3 +364,8 @@ class ServerProcess:
             self.process.kill()
             self.process.wait(KILLED_S)
         self._channel.close()
+
+
+def _slice(timeout_s: float | None, since: float) -> float:
+    """How long to wait at once: a short while, so that a waiter notices what else has happened."""
+    return _SLICE_S if timeout_s is None else min(_SLICE_S, since + timeout_s - time.monotonic())

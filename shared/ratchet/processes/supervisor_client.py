@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ STOP_MARGIN_S = 8.0
 CHECK_S = 0.5
 REPLY_S = 60.0
 """The supervisor replies at its next tick, but before the first reply it imports the modules of its workers."""
+HURRIED_S = 5.0
+"""How long a reply may take once everything is to stop."""
 SHOWN_AFTER_S = 1.0
 """Shorter stops are not announced."""
 
@@ -46,6 +49,7 @@ class SupervisorClient:
         self._settings = settings
         self._reply_s = reply_s
         self._pids: list[int] = []
+        self._hurried_at: float | None = None
         settings.log_folder.mkdir(parents=True, exist_ok=True)
         with open(settings.log_folder / "supervisor.log", "ab") as log:
             self._server = ServerProcess(
@@ -94,10 +98,24 @@ class SupervisorClient:
         for pid in self._pids:
             kill_group(pid)
 
+    def hurry(self) -> None:
+        """Everything is to stop soon: a suspended supervisor goes on, and no reply is waited for long.
+
+        It takes no lock, so a signal handler may call it.
+        """
+        self._hurried_at = time.monotonic()
+        self._server.process.send_signal(signal.SIGCONT)
+
     def close(self, show: Callable[[str], None] = lambda _text: None) -> None:
-        """Stop everything and wait for it. ``show`` is called with what is waited for whenever that changes."""
+        """Stop everything and wait for it. ``show`` is called with what is waited for whenever that changes.
+
+        A supervisor that does not end in time is killed, with all that it had started when it last replied.
+        """
         self._server.hang_up()
+        self.hurry()
         self._wait(show)
+        if self._server.process.poll() is None:
+            self.kill()
         self._server.close(0.0)
 
     def _wait(self, show: Callable[[str], None]) -> None:
@@ -115,13 +133,16 @@ class SupervisorClient:
 
     def _ask(self, request: SupervisorRequest) -> dict[str, ProcessState]:
         try:
-            reply: SupervisorReply = self._server.ask(request, timeout_s=self._reply_s)
+            reply: SupervisorReply = self._server.ask(request, timeout_s=self._reply_s, give_up=self._is_late)
         except ServerGone as error:
             raise self._gone(error) from error
         if isinstance(reply, RequestRefused):
             raise PreconditionFailed(reply.error)
         self._pids = [state.pid for state in reply.processes.values() if state.pid is not None]
         return reply.processes
+
+    def _is_late(self) -> bool:
+        return self._hurried_at is not None and time.monotonic() - self._hurried_at > HURRIED_S
 
     def _gone(self, error: ServerGone) -> TransientError:
         exit_code = self._server.process.wait(KILLED_S)

@@ -48,6 +48,7 @@ class LocalStack:
         self._redis_restart = AnnouncedRestart(announce, settings.control)
         self._supervisor_restart = AnnouncedRestart(announce, settings.control)
         self._page_port, self._page = settings.web.port, ""
+        self._is_stopping = False
 
     def __enter__(self) -> Self:
         require_ports(self.settings)
@@ -85,12 +86,18 @@ class LocalStack:
         try:
             return self._supervisor.processes()
         except TransientError as error:
-            if not self._supervisor_restart.is_due(str(error)):
+            if self._is_stopping or not self._supervisor_restart.is_due(str(error)):
                 return {}
             self._stop_processes()
             supervisor = self._start_supervisor()
             self._start_processes(supervisor)
             return supervisor.processes()
+
+    def hurry(self) -> None:
+        """Call it as soon as the run is asked to stop. Safe in a signal handler."""
+        self._is_stopping = True
+        if self._supervisor is not None:
+            self._supervisor.hurry()
 
     def kill(self) -> None:
         """Kill the workers and the server at once. Safe in a signal handler."""

@@ -86,7 +86,7 @@ class Run:
         with run_lock.hold_home(self._settings.home.resolve()), StopSignals(self._view.announce) as signals:
             with LocalStack(self._settings, self._view.announce) as stack:
                 self._require_data(stack)
-                signals.kill = stack.kill
+                signals.hurry, signals.kill = stack.hurry, stack.kill
                 done_before = _completed(stack.ledger)
                 problem = self._watch(stack, signals.stop, done_before, began_at)
                 endpoint, used_up = stack.endpoint(), self._used_up(stack) if problem is None else None
@@ -158,13 +158,15 @@ class Run:
 
 
 class StopSignals:
-    """Handles SIGINT, SIGTERM and SIGHUP in a block: the first sets ``stop``, the second calls ``kill`` and exits.
+    """Handles SIGINT, SIGTERM and SIGHUP in a block: the first sets ``stop`` and calls ``hurry``, the second calls
+    ``kill`` and exits.
 
     SIGHUP comes when the terminal is closed; with `nohup` it stays ignored. For the main thread.
     """
 
     def __init__(self, announce: Callable[[str], None]):
         self.stop = threading.Event()
+        self.hurry: Callable[[], None] = lambda: None
         self.kill: Callable[[], None] = lambda: None
         self._announce = announce
         self._handlers: dict[int, Any] = {}
@@ -188,6 +190,7 @@ class StopSignals:
             self.kill()
             os._exit(EXIT_INTERRUPTED)
         self.stop.set()
+        self.hurry()
         self._announce("stopping; running work is saved or released (Ctrl-C again kills it)")
 
 

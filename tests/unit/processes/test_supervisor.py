@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ratchet.backoff import STABLE_AFTER_S
 from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.processes.messages import ProcessState
 from ratchet.processes.supervisor import FIRST_PAUSE_S, SupervisedProcess
-from ratchet.processes.supervisor_client import SupervisorClient
+from ratchet.processes.supervisor_client import HURRIED_S, SupervisorClient
 from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.section import reveal
@@ -110,6 +111,27 @@ def test_a_stalled_supervisor_is_killed_with_its_children(tmp_path: Path) -> Non
         with pytest.raises(TransientError, match="it has not answered for 1 s and was killed"):
             supervisor.processes()
         wait_until(lambda: not lives(pid), what="the end of what it started")
+
+
+def test_closing_a_suspended_supervisor_lets_it_stop_everything(supervisor: SupervisorClient, tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    pid = run(supervisor, tmp_path, "toy", f"trap 'echo saved >{words}; exit 0' TERM; while true; do sleep 0.1; done")
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    began_at = time.monotonic()
+    supervisor.close()
+    assert time.monotonic() - began_at < 5.0
+    assert words.read_text() == "saved\n"
+    assert not lives(pid)
+
+
+def test_once_all_is_to_stop_no_reply_is_waited_for_long(supervisor: SupervisorClient, tmp_path: Path) -> None:
+    pid = run(supervisor, tmp_path, "toy", "exec sleep 1000")
+    supervisor.hurry()
+    supervisor._hurried_at = time.monotonic() - HURRIED_S
+    os.kill(supervisor.pid, signal.SIGSTOP)
+    with pytest.raises(TransientError, match="and was killed"):
+        supervisor.processes()
+    wait_until(lambda: not lives(pid), what="the end of what it started")
 
 
 def test_a_killed_supervisor_ends_its_children(supervisor: SupervisorClient, tmp_path: Path) -> None:
