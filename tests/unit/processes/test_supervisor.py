@@ -114,8 +114,10 @@ def test_a_stalled_supervisor_is_killed_with_its_children(tmp_path: Path) -> Non
 
 
 def test_closing_a_suspended_supervisor_lets_it_stop_everything(supervisor: SupervisorClient, tmp_path: Path) -> None:
-    words = tmp_path / "words"
-    pid = run(supervisor, tmp_path, "toy", f"trap 'echo saved >{words}; exit 0' TERM; while true; do sleep 0.1; done")
+    words, ready = tmp_path / "words", tmp_path / "ready"
+    script = f"trap 'echo saved >{words}; exit 0' TERM; touch {ready}; while true; do sleep 0.1; done"
+    pid = run(supervisor, tmp_path, "toy", script)
+    wait_until(ready.exists, what="its trap")
     os.kill(supervisor.pid, signal.SIGSTOP)
     began_at = time.monotonic()
     supervisor.close()
