@@ -1,10 +1,12 @@
-"""Retention: which checkpoints and training states are deleted, so that the next one finds room on the disk.
+"""Retention: which checkpoints and training states are deleted, so that the next one finds room on the disk; and when
+old events and records are removed.
 
 The ledger is changed first and the artifacts after it, so that no row ever names a missing artifact.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +17,16 @@ from ratchet.errors import ArtifactError
 from ratchet.inference.adapter_folder import whole_base
 from ratchet.ledger import Transaction
 from ratchet.ledger.deployments import serving
+from ratchet.ledger.ledger import clock
 from ratchet.ledger.lineage import lineage
+from ratchet.ledger.retention import (
+    has_old_events,
+    kept_causes,
+    kept_checkpoints,
+    old_records,
+    remove_old_events,
+    remove_records,
+)
 from ratchet.ledger.suites import unanswered_requests
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ClaimRow, TaskRow
 from ratchet.systems import Work
@@ -126,6 +137,45 @@ def apply_retention(work: Work, needed_bytes: int = 0) -> None:
     work.commit(effects)
     for artifact in gone:
         work.artifacts.delete(artifact)
+
+
+PASS_S = 2.0
+"""How long events are removed after a checkpoint; training waits for it. What is left goes after the next ones."""
+
+
+def remove_old_history(work: Work) -> None:
+    """Remove events older than ``retention.events_days`` and records older than ``retention.records_days``, but for
+    what a decision rests on. Many short transactions, so that no other writer waits long.
+
+    It runs after each checkpoint, since a ledger grows with its checkpoints.
+    """
+    events_days, records_days = work.settings.retention.events_days, work.settings.retention.records_days
+    with work.read() as session:
+        now = clock(session)
+        kept = kept_checkpoints(session)
+        records = old_records(session, records_days, now, kept)
+        has_events = has_old_events(session, events_days, now)
+        causes = kept_causes(session, kept) if has_events else set()
+    unnamed: set[str] = set()
+
+    def remove(tx: Transaction) -> None:
+        if kept_checkpoints(tx.session) <= kept:  # else a decision has been made meanwhile: the next pass knows it
+            unnamed.update(remove_records(tx, records, records_days))
+
+    if records:
+        work.commit(remove)
+    for artifact in unnamed:
+        work.artifacts.delete(artifact)
+
+    def remove_some(tx: Transaction) -> None:
+        nonlocal has_events
+        is_current = kept_checkpoints(tx.session) <= kept
+        has_events = is_current and remove_old_events(tx, events_days, causes) is not None
+
+    until = time.monotonic() + PASS_S
+    while has_events and time.monotonic() < until:
+        work.commit(remove_some)
+        work.progress()
 
 
 def _saved(session: Session) -> list[CheckpointRow]:

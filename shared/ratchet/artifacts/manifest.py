@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from ratchet.errors import ArtifactError
+from ratchet.removed import is_removed
 
 MANIFEST_NAME = "manifest.json"
 
@@ -137,6 +138,8 @@ def weights_digest(manifest: Manifest) -> str:
 
 
 def checked_id(artifact_id: str) -> str:
+    if is_removed(artifact_id):
+        raise ArtifactError(f"this was {artifact_id}; see [retention] in the settings.")
     if not _ID.fullmatch(artifact_id):
         raise ArtifactError(f"{artifact_id!r} is not an artifact id; an id is 64 hexadecimal digits.")
     return artifact_id

@@ -33,6 +33,7 @@ from ratchet.file_lock import FileLock
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import head, require_current
 from ratchet.ledger.tables import Base, BatchRow, CheckpointRow, EvaluationRow, MinedRow, SuiteRow
+from ratchet.removed import is_removed
 from ratchet.user_files import open_regular
 
 MANIFEST = "backup.json"
@@ -62,7 +63,7 @@ KEPT_ARTIFACTS: tuple[Column, ...] = (
     SuiteRow.artifact,
     EvaluationRow.artifact,
 )
-"""Columns whose artifacts are kept forever."""
+"""Columns whose artifacts are kept, but for those that a row says retention has removed."""
 
 RETIRED_ARTIFACTS: tuple[Column, ...] = (CheckpointRow.artifact, CheckpointRow.state_artifact)
 """Columns whose artifacts retention deletes; the row stays, with a ``state`` other than saved."""
@@ -231,7 +232,7 @@ def needed_artifacts(connection: Connection) -> set[str]:
         found |= set(connection.scalars(select(column)))
     for column in RETIRED_ARTIFACTS:
         found |= set(connection.scalars(select(column).where(CheckpointRow.state == "saved")))
-    return {artifact for artifact in found if artifact is not None}
+    return {artifact for artifact in found if artifact is not None and not is_removed(artifact)}
 
 
 def run_postgres_tool(name: str, *arguments: str, url: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
 
 from ratchet.cli.output import MOST, Json, say, say_json
 from ratchet.errors import PreconditionFailed
@@ -19,6 +20,7 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.tables import OutboxRow
 from ratchet.settings import load
 from ratchet.views import log_lines
+from ratchet.views.journal import why_missing
 from ratchet.wording import clock
 
 EVERY_S = 0.5
@@ -44,13 +46,22 @@ def events(
     if name is not None:
         query = query.where(OutboxRow.name == name)
     if cause is not None:
-        query = query.where(OutboxRow.cause.startswith(cause, autoescape=True))
-    with opened() as (_, ledger):
+        query = query.where(OutboxRow.cause >= cause, OutboxRow.cause < f"{cause}g")  # ids are hexadecimal
+    with opened() as (settings, ledger):
         with ledger.read() as session:
-            rows = session.scalars(query.order_by(OutboxRow.seq.desc()).limit(limit)).all()[::-1]
+            rows = _newest(session, query, limit, is_rare=cause is not None)
+            missing = why_missing(session, settings) if len(rows) < limit else ""
         _print(rows, as_json)
+        if missing:
+            say(missing, err=True)
         if follow:
             _follow(ledger, query.order_by(OutboxRow.seq), rows[-1].seq if rows else 0, as_json)
+
+
+def _newest(session: Session, query: Select[OutboxRow], limit: int, *, is_rare: bool) -> Sequence[OutboxRow]:
+    """The newest events of the query, the newest last. ``is_rare``: they are found by an index other than the order."""
+    order = (OutboxRow.seq + 0 if is_rare else OutboxRow.seq).desc()  # of an expression, so that no one walks along it
+    return session.scalars(query.order_by(order).limit(limit)).all()[::-1]
 
 
 def _follow(ledger: Ledger, query: Select[OutboxRow], seq: int, as_json: bool) -> None:

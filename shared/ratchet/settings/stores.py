@@ -117,11 +117,25 @@ def _with_password(url: SecretStr | None, file: Path | None) -> str | None:
 
 
 class RetentionSettings(Section):
-    """Old checkpoints are deleted by bytes; champion, rollback target, newest, claimed ones and their bases never."""
+    """Old checkpoints are deleted by bytes; champion, rollback target, newest, claimed ones and their bases never.
+    Records and events are deleted by age; those that a decision rests on never."""
 
     checkpoints_gb: float | None = Field(
         None,
         gt=0,
         description="Gigabytes of checkpoints and training states that are kept. Unset, half of the disk that is there "
         "(free, or held by them), and 100 in an object store. A nearly full disk keeps fewer.",
+    )
+    events_days: int = Field(
+        90,
+        ge=0,
+        description="Days that an event stays in the journal; 0 keeps all. Kept for ever are deployments, rollbacks, "
+        "regressions, and every event that led to one.",
+    )
+    records_days: int = Field(
+        30,
+        ge=0,
+        description="Days that the answers of a checkpoint to the suites, its mined items, and the rows of a batch in "
+        "quarantine are kept; 0 keeps all. Scores and verdicts stay. Kept for ever are those of the base model, of all "
+        "that were ever deployed or regressed, and of open challenges.",
     )

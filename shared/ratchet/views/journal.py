@@ -14,7 +14,9 @@ from sqlalchemy.orm import Session
 
 from ratchet.errors import PreconditionFailed
 from ratchet.events import CATALOGUE
+from ratchet.ledger.retention import removed_events
 from ratchet.ledger.tables import BatchRow, OutboxRow
+from ratchet.settings import Settings
 from ratchet.views.checkpoint_names import NAMES, find_checkpoint
 from ratchet.views.event_words import WORDS, DescribedEvent, Names, describe
 
@@ -70,6 +72,17 @@ def read_journal(session: Session, wanted: JournalFilter, limit: int = PAGE, str
     return JournalPage(described, first, at)
 
 
+def why_missing(session: Session, settings: Settings) -> str:
+    """A sentence on events that the journal no longer has; empty where none was ever removed."""
+    count = removed_events(session)
+    if not count:
+        return ""
+    return (
+        f"{count:,} events were removed by retention after {settings.retention.events_days} days; those that a "
+        "decision rests on stay."
+    )
+
+
 def find_event(session: Session, name: str) -> OutboxRow | None:
     """The event of that id, or the only one whose id begins with it (at least 8 digits)."""
     row = session.scalar(select(OutboxRow).where(OutboxRow.event_id == name))
@@ -79,6 +92,23 @@ def find_event(session: Session, name: str) -> OutboxRow | None:
     query = select(OutboxRow).where(OutboxRow.event_id >= name, OutboxRow.event_id < after).limit(2)
     found = session.scalars(query).all()
     return found[0] if len(found) == 1 else None
+
+
+def first_after(session: Session, at: float) -> int:
+    """The number of the first event written at that time or later; one more than the last where there is none.
+
+    Times have no index. Events are numbered in the order of their times, so that some twenty rows are read.
+    """
+    low, high = 0, int(session.scalar(select(func.max(OutboxRow.seq))) or 0) + 1
+    while low < high:
+        middle = (low + high) // 2
+        query = select(OutboxRow.seq, OutboxRow.created_at).where(OutboxRow.seq >= middle)
+        found = session.execute(query.order_by(OutboxRow.seq).limit(1)).first()
+        if found is None or found.created_at >= at:
+            high = middle
+        else:
+            low = found.seq + 1
+    return low
 
 
 def _conditions(session: Session, wanted: JournalFilter) -> list[ColumnElement[bool]]:

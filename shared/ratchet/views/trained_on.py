@@ -10,8 +10,11 @@ from sqlalchemy.orm import Session
 
 from ratchet.ledger.tables import BatchRow, CheckpointRow, OutboxRow, VerdictRow
 from ratchet.views.batches import origin_in_words
+from ratchet.views.journal import first_after
 
 MOST_CHILDREN = 12
+SEARCHED_S, SEARCHED = 60.0, 20_000
+"""Where the event of a checkpoint is searched: from so many seconds before it was saved, so many events."""
 
 
 @dataclass(frozen=True)
@@ -77,5 +80,9 @@ def saved_event(session: Session, row: CheckpointRow) -> OutboxRow | None:
     names_it = (OutboxRow.name == "checkpoint.saved", OutboxRow.body.contains(f'"{row.id}"', autoescape=True))
     cause = session.scalar(woke)
     found = session.scalar(select(OutboxRow).where(OutboxRow.event_id == cause, *names_it)) if cause else None
-    # A sweep finds a checkpoint without an event: then the outbox is searched.
-    return found or session.scalar(select(OutboxRow).where(*names_it).order_by(OutboxRow.seq.desc()).limit(1))
+    if found is not None:
+        return found
+    # A sweep finds a checkpoint without an event: then the events of its time are searched.
+    first = first_after(session, row.created_at - SEARCHED_S)
+    near = (OutboxRow.seq >= first, OutboxRow.seq < first + SEARCHED)
+    return session.scalar(select(OutboxRow).where(*names_it, *near).order_by(OutboxRow.seq).limit(1))

@@ -19,6 +19,7 @@ from ratchet.ledger.tables import (
     EvaluationRow,
     VerdictRow,
 )
+from ratchet.removed import is_removed
 from ratchet.systems import registry
 from ratchet.views.checkpoint_names import label
 from ratchet.views.noise import noise_of
@@ -161,6 +162,8 @@ def _evaluation(session: Session, row: EvaluationRow) -> Entry:
     told = [f"{graded.correct} of {graded.n} right"] if graded is not None else []
     noise = noise_of(session, row.suite_id, row.key)
     outcome, reason = ", ".join([*told, *scores_in_words(row.scores)]), noise.sentence if noise is not None else ""
+    if is_removed(row.artifact):
+        reason = f"{reason} The answers were {row.artifact}.".strip()
     return _entry(f"{row.pool} suite", outcome, reason, numbers, row.created_at)
 
 

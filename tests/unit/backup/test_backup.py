@@ -23,8 +23,9 @@ from ratchet.backup.backup import (
 from ratchet.errors import ArtifactError, PreconditionFailed, TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import require_current
-from ratchet.ledger.tables import Base, CheckpointRow, VerdictRow
-from sqlalchemy import select
+from ratchet.ledger.tables import Base, CheckpointRow, EvaluationRow, VerdictRow
+from ratchet.removed import removed_after
+from sqlalchemy import select, update
 
 from tests.support.postgres import Postgres
 from tests.support.rows import verdict
@@ -125,6 +126,16 @@ def test_a_backup_stays_consistent_while_retention_deletes(told: Ledger, store: 
     assert len(calls) >= 3
     with told.read() as session:
         assert needed_artifacts(session.connection()) == set(manifest.artifacts)
+    url, there = elsewhere(tmp_path)
+    restore(tmp_path / "backup", url, there)
+    assert rows_at(url) == rows(told)
+
+
+def test_a_record_that_retention_removed_is_not_missing(told: Ledger, store: ArtifactStore, tmp_path: Path) -> None:
+    with told.write() as tx:
+        tx.session.execute(update(EvaluationRow).values(artifact=removed_after(30)))
+    manifest = make(told, store, tmp_path / "backup").manifest
+    assert removed_after(30) not in manifest.artifacts
     url, there = elsewhere(tmp_path)
     restore(tmp_path / "backup", url, there)
     assert rows_at(url) == rows(told)

@@ -12,9 +12,11 @@ from ratchet.ledger import Ledger
 from ratchet.ledger.deployments import serving
 from ratchet.ledger.migrate import migrate
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import BlockRow, CheckpointRow, EvaluationRow, OutboxRow
+from ratchet.ledger.tables import BatchRow, BlockRow, CheckpointRow, CounterRow, EvaluationRow, MinedRow, OutboxRow
+from ratchet.removed import removed_after
 from ratchet.settings import Settings
-from sqlalchemy import select
+from ratchet.views.verdicts import explain
+from sqlalchemy import delete, select, update
 
 from tests.support.home import small_home
 from tests.support.synthetic_ledger import build
@@ -257,3 +259,31 @@ def test_a_new_home_has_only_its_base_model(tmp_path: Path) -> None:
         text = viewer.get("/checkpoints/0")
     assert "The base model" in text
     assert "it is the model that the run began with" in text
+
+
+def test_what_retention_removed_is_named_and_every_page_works(tmp_path: Path) -> None:
+    with small_home(tmp_path / "run") as home:
+        ids = [home.add_checkpoint() for _ in range(2)]
+        for id in ids:
+            home.add_record(id, "eval", lambda item: item.level == 1)
+        batch = home.add_batch(home.suite_items("probe")[:2], state="rejected", quarantined=2)
+        with home.ledger.write() as tx:
+            tx.session.execute(update(EvaluationRow).values(artifact=removed_after(30)))
+            tx.session.get_one(BatchRow, batch).quarantine_artifact = removed_after(30)
+            mined = {"count": 3, "by_category": {"wrong": 3}, "numbers": {}, "created_at": tx.now}
+            tx.session.add(MinedRow(checkpoint_id=ids[0], artifact=removed_after(30), **mined))
+            tx.session.execute(delete(OutboxRow))
+            tx.session.merge(CounterRow(name="retention.removed", value=1_234))
+        viewer = Viewer(home.settings.home, home.ledger)
+        said = "removed by retention after 30 days"
+        assert said in viewer.get("/checkpoints/compare?a=1&b=2")
+        assert said in viewer.get("/mistakes?set=1")
+        assert said in viewer.get(f"/data/batches/{batch}/quarantine", status=409)
+        assert "right" in viewer.get("/checkpoints/1"), "scores are columns, and stay"
+        gone = "1,234 events were removed by retention after 90 days"
+        for page in ("/checkpoints/1", "/journal", "/data", f"/data/batches/{batch}", "/"):
+            assert (gone in viewer.get(page)) is (page in ("/checkpoints/1", "/journal"))
+        assert gone in viewer.get("/journal/0123456789abcdef", status=404)
+        with home.ledger.read() as session:
+            found = explain(session, session.get_one(CheckpointRow, ids[0]))
+        assert any(said in entry["reason"] for entries in found.values() for entry in entries)

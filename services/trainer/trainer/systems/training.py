@@ -35,7 +35,7 @@ from trainer.monitoring import STATUS_FILE
 from trainer.planning import TRAINING, PauseFlag, SegmentStart, StopDeadline, all_steps_taken, open_segment, rewinds
 from trainer.publish import publish, record
 from trainer.recovery import descends_from, discard_state, recover, rewind
-from trainer.retention import apply_retention, make_room
+from trainer.retention import apply_retention, make_room, remove_old_history
 from trainer.segment import ErrorKind, SegmentResult, SegmentSpec
 
 NAME = TRAINING
@@ -73,6 +73,7 @@ def _trained(work: Work) -> Outcome:
         work.pulse.stop_s, work.pulse.stop_note = 0.0, ""
         work.progress(f"saved {saved.id}")
         apply_retention(work)
+        remove_old_history(work)
         if result.finished:
             break
         start = open_segment(work)

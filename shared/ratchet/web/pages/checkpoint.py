@@ -26,6 +26,7 @@ from ratchet.views.causes import chain, describe_effects, effects, in_words
 from ratchet.views.checkpoint_list import RankingPlace, ranking_places
 from ratchet.views.checkpoint_names import checkpoint_folder, find_checkpoint
 from ratchet.views.checkpoint_topics import calibration
+from ratchet.views.journal import why_missing
 from ratchet.views.next_step import next_step
 from ratchet.views.noise import noise_of
 from ratchet.views.proof import Proof, proof_of
@@ -102,7 +103,7 @@ def read(reader: Reader, _query: Query, name: str) -> dict[str, Any]:
         "deployments": _deployments(session, row),
         "can": _actions(session, row),
     }
-    return found | _calibration(reader, row) | _causes(session, row)
+    return found | _calibration(reader, row) | _causes(reader, row)
 
 
 def _place(session: Session, row: CheckpointRow) -> tuple[RankingPlace, int] | None:
@@ -191,11 +192,13 @@ def _calibration(reader: Reader, row: CheckpointRow) -> dict[str, Any]:
     return {"calibration": topic, "diagram": diagram_of(found.numbers) if found is not None else None}
 
 
-def _causes(session: Session, row: CheckpointRow) -> dict[str, Any]:
+def _causes(reader: Reader, row: CheckpointRow) -> dict[str, Any]:
     """The event that announced it, with what led to it and what it led to."""
+    session = reader.session
     event = saved_event(session, row)
     if event is None:
-        return {"saved": None, "causes": [], "goes_on": False, "effects": ()}
+        missing = why_missing(session, reader.settings)
+        return {"saved": None, "missing": missing, "causes": [], "goes_on": False, "effects": ()}
     causes, found = chain(session, event.event_id, MOST_CAUSES), effects(session, event.event_id, MOST_EFFECTS)
     described = in_words(session, causes, found)
     return {

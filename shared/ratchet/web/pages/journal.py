@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from ratchet.events import CATALOGUE
 from ratchet.views.causes import NEAREST, chain, describe_effects, effects, events_of, in_words
 from ratchet.views.event_words import WORDS, DescribedEvent
-from ratchet.views.journal import JournalFilter, find_event, read_journal
+from ratchet.views.journal import JournalFilter, find_event, read_journal, why_missing
 from ratchet.views.topics import Reader
 from ratchet.web.paging import address_with, begins_before
 from ratchet.web.site import Page, Query, site_of
@@ -28,6 +28,7 @@ def read(reader: Reader, query: Query) -> dict[str, Any]:
     found = read_journal(reader.session, wanted)
     return {
         "found": found,
+        "missing": why_missing(reader.session, reader.settings) if found.older is None else "",
         "wanted": wanted,
         "names": list(CATALOGUE),
         "systems": list(dict.fromkeys(who for who, _ in WORDS.values())),
@@ -43,7 +44,9 @@ def read_event(reader: Reader, _query: Query, name: str) -> dict[str, Any]:
     row = find_event(session, name)
     if row is None:
         raise HTTPException(
-            404, f"there is no event {name[:80]!r} in the journal; its newest events are under Journal."
+            404,
+            f"there is no event {name[:80]!r} in the journal; its newest events are under Journal. "
+            + why_missing(session, reader.settings),
         )
     causes = chain(session, row.event_id)
     found = effects(session, row.event_id, MOST_EFFECTS)
@@ -55,6 +58,7 @@ def read_event(reader: Reader, _query: Query, name: str) -> dict[str, Any]:
         "effects": describe_effects(found, described),
         "count": sum(1 for _ in events_of(found)),
         "most": MOST_EFFECTS,
+        "missing": why_missing(session, reader.settings),
         "raw": json.dumps(json.loads(row.body), indent=2, ensure_ascii=False),
         "fields": fields_in_words,
     }

@@ -14,6 +14,8 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
         "test_the_preview_size_follows_the_setting": ("monitoring.preview_samples",),
     },
     "unit/trainer/systems/test_retention.py": {
+        "test_old_events_go_after_as_many_days_as_the_setting_says": ("retention.events_days",),
+        "test_old_records_go_after_as_many_days_as_the_setting_says": ("retention.records_days",),
         "test_retention_follows_the_settings": ("retention.checkpoints_gb",),
     },
     "unit/trainer/systems/test_training_system.py": {

@@ -12,11 +12,30 @@ from hypothesis import strategies as st
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ClaimLost, TransientError
 from ratchet.ledger.deployments import serving
+from ratchet.ledger.lineage import lineage
+from ratchet.ledger.retention import NEWEST_KEPT
 from ratchet.ledger.suites import current
-from ratchet.ledger.tables import ChallengeRow, CheckpointRow, EvaluationRequestRow, TaskRow
+from ratchet.ledger.tables import (
+    ChallengeRow,
+    CheckpointRow,
+    EvaluationRequestRow,
+    EvaluationRow,
+    OutboxRow,
+    TaskRow,
+    VerdictRow,
+)
+from ratchet.removed import removed_after
 from ratchet.systems import Subject, Work, claims
+from sqlalchemy import select, update
 from trainer.planning import open_segment
-from trainer.retention import STATES_KEPT, StoredCheckpoint, apply_retention, make_room, select_for_deletion
+from trainer.retention import (
+    STATES_KEPT,
+    StoredCheckpoint,
+    apply_retention,
+    make_room,
+    remove_old_history,
+    select_for_deletion,
+)
 
 from tests.support.bus import InlineChildren
 from tests.support.disk import SmallDisk
@@ -308,3 +327,66 @@ def test_a_disk_with_room_for_a_few_checkpoints_never_fills_up(
     assert training.home.verdicts("training") == dict.fromkeys(batches, "trained")
     kept = [row.state == "saved" for row in training.checkpoints()]
     assert (kept[0], kept[-1], len(kept)) == (False, True, 16)
+
+
+def with_history(home: Home, days_old: int) -> tuple[str, str]:
+    """Two tested checkpoints, and so many after them that they are not among the newest; all are that old.
+
+    Returns the artifacts of their records. The first one is the champion.
+    """
+    first, second = (home.add_checkpoint() for _ in range(2))
+    home.add_record(first, "eval", lambda item: item.level == 1)
+    home.add_record(second, "eval", lambda _item: False)
+    with home.ledger.write() as tx:
+        serving(tx.session).desired_id = first
+        columns = {"step": 0, "tokens": 0, "artifact": "", "size_bytes": 0, "state": "deleted", "created_at": tx.now}
+        for n in range(3, 3 + NEWEST_KEPT):
+            tx.session.add(CheckpointRow(id=f"c{n}", ordinal=n, weights=f"{n}", **columns))
+        lineage(tx.session).head_id = f"c{n}"
+        at = tx.now - days_old * 86_400
+        tx.session.execute(update(EvaluationRow).values(created_at=at))
+        tx.session.execute(update(OutboxRow).values(created_at=at, relayed_at=at))
+        judged = {
+            "system": "comparison",
+            "subject_kind": "checkpoint",
+            "outcome": "ranked",
+            "reason": "",
+            "numbers": {},
+        }
+        for id in (first, second):  # with a verdict of each, they are no open contenders
+            judged |= {"system": "deployment", "subject_id": id, "worker": "", "created_at": at, "took_s": 0.0}
+            tx.session.add(VerdictRow(**judged))
+        for n in range(5):
+            event = {"name": "queue.low", "cause": None, "body": "{}", "created_at": at, "relayed_at": at}
+            tx.session.add(OutboxRow(event_id=f"old-{n}", **event))
+    with home.ledger.read() as session:
+        found = dict(session.execute(select(EvaluationRow.checkpoint_id, EvaluationRow.artifact)).all())
+    return found[first], found[second]
+
+
+@pytest.mark.parametrize("days", [0, 10, 30])
+def test_old_records_go_after_as_many_days_as_the_setting_says(home: Home, work: Work, days: int) -> None:
+    champions, other = with_history(home, days_old=20)
+    set_retention(work, records_days=days)
+    remove_old_history(work)
+    is_removed = days == 10
+    assert home.artifacts.exists(champions)
+    assert home.artifacts.exists(other) is not is_removed
+    with home.ledger.read() as session:
+        named = set(session.scalars(select(EvaluationRow.artifact)))
+    assert named == {champions, removed_after(10) if is_removed else other}
+
+
+@pytest.mark.parametrize("days", [0, 10, 30])
+def test_old_events_go_after_as_many_days_as_the_setting_says(home: Home, work: Work, days: int) -> None:
+    with_history(home, days_old=20)
+    set_retention(work, events_days=days)
+    remove_old_history(work)
+    with home.ledger.read() as session:
+        left = session.scalars(select(OutboxRow.event_id).where(OutboxRow.event_id.like("old-%"))).all()
+    assert len(left) == (1 if days == 10 else 5), "the newest event stays"
+
+
+def set_retention(work: Work, **changes: int) -> None:
+    retention = work.settings.retention.model_copy(update={"events_days": 0, "records_days": 0, **changes})
+    work.settings = work.settings.model_copy(update={"retention": retention})
