@@ -23,7 +23,7 @@ DEPLOYING = (
 )
 """The failpoints of a deployment, in order; the last two are in a rollback."""
 
-POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit", *DEPLOYING)
+POINTS = ("after-claim", "after-artifact", "after-work", "before-relay", "after-commit", "after-plant", *DEPLOYING)
 
 
 def failpoint(name: str) -> None:

@@ -59,17 +59,31 @@ class PatientServer(InferenceServer):
         return self._server.stats(checkpoint_id)
 
     def _wait(self, note: str, call: Callable[[], Answer]) -> Answer:
-        result, started = Future[Answer](), time.monotonic()
-        self._work.progress(note)
-        threading.Thread(target=_settle, args=(result, call), name=note, daemon=True).start()
-        while True:
-            try:
-                return result.result(self._interval_s)
-            except TimeoutError:
-                if result.done():
-                    raise
-            self._server.health()
-            self._work.progress(f"{note}, for {time.monotonic() - started:.0f} s")
+        return patiently(self._work, note, call, self._interval_s, self._server.health)
+
+
+def patiently(
+    work: Work,
+    note: str,
+    call: Callable[[], Answer],
+    interval_s: float = CHECK_INTERVAL_S,
+    check: Callable[[], object] = lambda: None,
+) -> Answer:
+    """The result of a long call, which runs in its own thread. While it lasts, ``work`` reports progress.
+
+    ``check`` is called before each report; an error of it, or Stopping or ClaimLost, ends the wait but not the call.
+    """
+    result, started = Future[Answer](), time.monotonic()
+    work.progress(note)
+    threading.Thread(target=_settle, args=(result, call), name=note, daemon=True).start()
+    while True:
+        try:
+            return result.result(interval_s)
+        except TimeoutError:
+            if result.done():
+                raise
+        check()
+        work.progress(f"{note}, for {time.monotonic() - started:.0f} s")
 
 
 def _settle(result: Future[Answer], call: Callable[[], Answer]) -> None:

@@ -13,20 +13,25 @@ from dataclasses import dataclass
 
 from ratchet.data.example import Example
 from ratchet.errors import ArtifactError, ClaimLost, ServingError, UnusableCheckpoint
+from ratchet.evaluation.load_evaluation import load_if_intact, load_suite
 from ratchet.evaluation.record import Evaluation
 from ratchet.failpoint import failpoint
 from ratchet.inference.generator import Decoding
+from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Transaction
 from ratchet.ledger.deployments import earlier_champions, note_canary, note_fallback
+from ratchet.ledger.suites import current, evaluation
 from ratchet.ledger.tables import BlockRow, CheckpointRow
 from ratchet.profiles.profile import get_profile, with_system_turn
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
-from ratchet.systems import Work
+from ratchet.systems import NotReady, Work
+from ratchet.systems.evaluated_checkpoints import request_again
 from sqlalchemy.orm import Session
 
-from deployer.canary import Canary, alarm, compare, reply
-from deployer.gate_inputs import certainty_of
+from deployer.canary import CANARY_ITEMS, Canary, alarm, compare, reply
+from deployer.gate_inputs import SYSTEM_NAME, certainty_of
+from deployer.planting import Planted
 
 PROBE_PAUSE_S = 0.5
 
@@ -54,7 +59,7 @@ class Rollout:
     def settings(self) -> Settings:
         return self.work.settings
 
-    def load(self, checkpoint: CheckpointRow) -> None:
+    def load(self, checkpoint: CheckpointRow | Planted) -> None:
         """Load the verified artifact next to what is live, and unload the rest. Raises ServingError, TransientError."""
         live = self.server.live()
         self.unload_others({checkpoint.id} | ({live.checkpoint_id} if live else set()))
@@ -71,14 +76,21 @@ class Rollout:
             return f"the inference server refused it: {error}"
 
     def canary(self, checkpoint_id: str, record: Evaluation) -> Canary:
-        """Score and answer the canary's items with the loaded checkpoint, and compare them with its record."""
+        """Compare the loaded checkpoint with its record, and note the result in the ledger."""
+        found = self.compare(checkpoint_id, record)
+        difference = found.numbers.largest_difference
+        self.work.commit(lambda tx: note_canary(tx, checkpoint_id, found.passed, difference))
+        return found
+
+    def compare(self, checkpoint_id: str, record: Evaluation) -> Canary:
+        """Score and answer the canary's items with the loaded checkpoint, and compare them with a record."""
         judged = {item.item_id: item for item in record.items}
         chats = [with_system_turn(item, self.system_prompt).prompt for item in self.items]
         expected = [judged[item.id] for item in self.items]
         decoding = Decoding(max_new_tokens=self.settings.suites.max_new_tokens)
         answers = self.server.generate(checkpoint_id, chats, decoding)
         scores = self.server.score(checkpoint_id, chats, [reply(item) for item in expected])
-        found = compare(
+        return compare(
             self.items,
             expected,
             answers,
@@ -88,9 +100,6 @@ class Rollout:
             served_under=self.server.health().conditions,
             parse=self.parse,
         )
-        difference = found.numbers.largest_difference
-        self.work.commit(lambda tx: note_canary(tx, checkpoint_id, found.passed, difference))
-        return found
 
     def bring_up(self, checkpoint: CheckpointRow) -> None:
         """Load the checkpoint and make it live, with the claim's fencing token. Raises ClaimLost if that is stale."""
@@ -131,6 +140,24 @@ class Rollout:
         if not canary.passed:
             return canary.reason
         return alarm(self.server.stats(checkpoint.id), before, self.settings.serving)
+
+
+def prepare(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> tuple[Rollout, Evaluation] | NotReady:
+    """The rollout with the canary's items, and the checkpoint's eval record to compare them with.
+
+    A record that cannot be read is requested again.
+    """
+    with work.read() as session:
+        suite = current(session, "eval")
+        row = evaluation(session, checkpoint.id, suite.id)
+    assert row is not None, "a contender has an eval record"
+    record = load_if_intact(work.artifacts, row)
+    if record is None:
+        return request_again(row, SYSTEM_NAME)
+    answered = {item.item_id for item in record.items if item.token_ids}  # not those that the chat template refuses
+    items = tuple(item for item in load_suite(work.artifacts, suite).items if item.id in answered)[:CANARY_ITEMS]
+    judged_under = PromptFormat.configured(work.settings, suite.created_at)
+    return Rollout(work, server, items, judged_under.system_prompt), record
 
 
 log = logging.getLogger(__name__)

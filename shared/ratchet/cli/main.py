@@ -66,6 +66,11 @@ COMMANDS = {
     "queue": Command("queue:app", OPERATE, "Show what waits for training, and skip a batch."),
     "train": Command("operate:train", OPERATE, "Pause and resume training, or skip the batch that is in training."),
     "deploy": Command("operate:deploy", OPERATE, "Decide what is live: deploy, roll back, freeze."),
+    "drill": Command(
+        "drill:app",
+        OPERATE,
+        "Rehearse a rollback: plant a bad checkpoint, and see that it is caught. Clients see none of it.",
+    ),
     "export": Command(
         "export:export", OPERATE, "Write a checkpoint as a Hugging Face folder, for other programs or the hub."
     ),

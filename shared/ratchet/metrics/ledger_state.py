@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.evaluation.record import GENERAL, overall_rate, rates_from_json, scores_from_json
 from ratchet.ledger.correction_backoff import classes_in_backoff
+from ratchet.ledger.drills import age_s, last_drill
 from ratchet.ledger.lineage import newest_evaluated, unjudged
 from ratchet.ledger.queue import depth, low_mark, shortage, supply
 from ratchet.ledger.tables import (
@@ -38,6 +39,7 @@ from ratchet.stats.proportions import wilson
 from ratchet.user_tasks.supply import USED_UP, are_all_used_up
 from ratchet.user_tasks.task import all_tasks
 
+DAY_S = 86_400.0
 BATCH_STATES = ("submitted", "stored", "queued", "training", "trained", "rejected", "quarantined", "skipped")
 
 
@@ -307,13 +309,14 @@ ACTIONS = ("deploy", "rollback")
 OUTCOMES = ("promote", "refuse")
 
 
-def serving(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-    """The champion, the server's last report, and the changes so far."""
+def serving(session: Session, now: float, settings: Settings) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    """The champion, the server's last report, the changes so far, and the last rollback drill."""
     row = session.scalar(select(ServingRow).limit(1))
     if row is not None:
         yield from _champion(session, now, row)
     yield from _changes(session)
     yield from _challenges(session)
+    yield from _drills(session, now, settings)
 
 
 def _champion(session: Session, now: float, row: ServingRow) -> Iterator[GaugeMetricFamily]:
@@ -367,4 +370,23 @@ def _challenges(session: Session) -> Iterator[CounterMetricFamily]:
         "Challenges by outcome.",
         ("outcome",),
         (((outcome,), float(found.get(outcome, 0))) for outcome in dict.fromkeys((*OUTCOMES, *found))),
+    )
+
+
+def _drills(session: Session, now: float, settings: Settings) -> Iterator[GaugeMetricFamily]:
+    last = last_drill(session)
+    yield single(
+        "ratchet_last_drill_age_seconds",
+        "Time since a rollback drill was last caught; before the first one, since the first run.",
+        age_s(session, now),
+    )
+    yield single(
+        "ratchet_last_drill_age_limit_seconds",
+        "Age at which another drill is due.",
+        settings.serving.drill_days * DAY_S,
+    )
+    yield single(
+        "ratchet_last_drill_caught",
+        "1 if the last rollback drill was caught, 0 if it was not, or failed.",
+        None if last is None else last.outcome == "caught",
     )

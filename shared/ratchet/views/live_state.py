@@ -15,12 +15,14 @@ from ratchet.ledger.deployments import (
     last_deployment,
     was_proved,
 )
+from ratchet.ledger.drills import last_drill, pending
 from ratchet.ledger.tables import (
     BlockRow,
     ChallengeRow,
     CheckpointRow,
     ClaimRow,
     DeploymentRow,
+    DrillRow,
     ServingRow,
 )
 from ratchet.views.proof import Proof, proof_of
@@ -61,7 +63,8 @@ class Offered:
 class LiveState:
     """``proof`` is the gate's evidence for the champion (None for the base model, or one that an operator deployed).
 
-    ``working`` is what the deployer says that it does at the server, such as watching a new champion.
+    ``working`` is what the deployer says that it does at the server, such as watching a new champion. ``drill`` is the
+    last rollback drill that has ended, ``next_drill`` one that has not.
     """
 
     serving: ServingRow
@@ -76,6 +79,8 @@ class LiveState:
     challenges: list[Challenge]
     blocks: list[Block]
     offered: list[Offered]
+    drill: DrillRow | None
+    next_drill: DrillRow | None
 
 
 def live_state(session: Session) -> LiveState | None:
@@ -100,6 +105,8 @@ def live_state(session: Session) -> LiveState | None:
         challenges=_challenges(session, champion.id),
         blocks=_blocks(session),
         offered=_offered(session, champion.id),
+        drill=last_drill(session),
+        next_drill=pending(session),
     )
 
 

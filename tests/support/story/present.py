@@ -9,6 +9,7 @@ from ratchet.ledger.tables import (
     ClaimRow,
     CurriculumRow,
     DeadLetterRow,
+    DrillRow,
     LineageRow,
     RankingRow,
     ServingRow,
@@ -36,6 +37,23 @@ def add_line(tx: Transaction) -> None:
             canary_at=tx.now - 140,
             frozen_reason=None,
             since_at=tx.now - 145,
+        )
+    )
+    session.add(
+        DrillRow(
+            requested_at=tx.now - 130,
+            requested_by="operator",
+            reason="a regular drill",
+            attempts=1,
+            started_at=tx.now - 129,
+            finished_at=tx.now - 120,
+            outcome="caught",
+            detail="a log-probability differs by 7.1 from the judged one, over 0.001",
+            steps={"control": 1.1, "plant": 0.3, "load": 5.2, "canary": 1.2, "return": 0.2},
+            before_id=checkpoint_id(3),
+            before_weights="3" * 64,
+            after_id=checkpoint_id(3),
+            after_weights="3" * 64,
         )
     )
     session.add(

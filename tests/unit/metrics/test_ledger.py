@@ -13,6 +13,7 @@ from ratchet.ledger.tables import (
     CoverageRow,
     CurriculumRow,
     DeploymentRow,
+    DrillRow,
     EvaluationRequestRow,
     EvaluationRow,
     MinedRow,
@@ -32,15 +33,16 @@ from tests.support.rows import measured_without_gain, verdict
 from tests.support.scrape import Scrape
 from tests.support.story import batch_id, checkpoint_id
 
-Ask = Callable[[Ledger], Scrape]
+Ask = Callable[..., Scrape]
+"""Takes the ledger, and settings if they are not those of the fixture."""
 
 
 @pytest.fixture
 def ask(settings: Settings) -> Iterator[Ask]:
     collectors = []
 
-    def asked(ledger: Ledger) -> Scrape:
-        registry, collector = CollectorRegistry(), TimeLimitedCollector(LedgerSource(ledger, settings), limit_s=60.0)
+    def asked(ledger: Ledger, changed: Settings = settings) -> Scrape:
+        registry, collector = CollectorRegistry(), TimeLimitedCollector(LedgerSource(ledger, changed), limit_s=60.0)
         collectors.append(collector)
         registry.register(collector)
         return Scrape(generate_latest(registry).decode())
@@ -294,6 +296,21 @@ def test_dead_letters_outbox_and_requests_are_exported(told: Ledger, ask: Ask) -
     with told.write() as tx:
         tx.session.get_one(SuiteRow, "confirm-1").retired_at = tx.now
     assert ask(told)["ratchet_request_oldest_seconds"] == 0
+
+
+def test_the_last_drill_is_exported_with_the_age_at_which_another_is_due(
+    told: Ledger, ask: Ask, settings: Settings
+) -> None:
+    serving = settings.serving.model_copy(update={"drill_days": 7.0})
+    found = ask(told, settings.model_copy(update={"serving": serving}))
+    assert 120 <= found["ratchet_last_drill_age_seconds"] < 200
+    assert found["ratchet_last_drill_age_limit_seconds"] == 7 * 86_400
+    assert found["ratchet_last_drill_caught"] == 1
+    with told.write() as tx:
+        tx.session.execute(update(DrillRow).values(outcome="not caught"))
+    found = ask(told)
+    assert found["ratchet_last_drill_caught"] == 0
+    assert found["ratchet_last_drill_age_seconds"] > 200, "it counts from the first run again"
 
 
 def test_a_diverged_batch_is_exported_with_its_time(told: Ledger, ask: Ask) -> None:

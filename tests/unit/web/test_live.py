@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ratchet.ledger import Ledger
+from ratchet.ledger import Ledger, drills
 from ratchet.ledger.deployments import serving
-from ratchet.ledger.tables import BlockRow, CheckpointRow, DeploymentRow, WorkerRow
-from sqlalchemy import select, update
+from ratchet.ledger.tables import BlockRow, CheckpointRow, DeploymentRow, DrillRow, WorkerRow
+from sqlalchemy import delete, select, update
 
 from tests.support.viewer import Viewer
 
@@ -32,6 +32,21 @@ def test_it_says_what_is_live_and_why(viewer: Viewer, ledger: Ledger) -> None:
     text = viewer.get("/live")
     assert f'href="/checkpoints/{champion(ledger)}"' in text
     assert "What was live, and what was done" in text
+
+
+def test_it_shows_the_last_drill_with_its_steps_and_the_next_one(viewer: Viewer, ledger: Ledger) -> None:
+    with ledger.write() as tx:
+        tx.session.execute(delete(DrillRow))
+    assert "none yet: <code>ratchet drill rollback</code>" in viewer.get("/live")
+    with ledger.write() as tx:
+        steps = {"plant": 0.31, "load": 5.24}
+        done = {"started_at": tx.now, "finished_at": tx.now, "outcome": "failed", "detail": "no room", "steps": steps}
+        tx.session.add(DrillRow(requested_at=tx.now, requested_by="operator", reason="", **done))
+        row, _ = drills.request(tx, "operator", "")
+        drills.note_waiting(tx, row.id, "a record")
+    text = viewer.get("/live")
+    assert "(plant 0.3 s, load 5.2 s): no room" in text
+    assert "one is asked for, which waits for a record" in text
 
 
 @pytest.mark.parametrize("path", ["/", "/live"])

@@ -6,7 +6,6 @@ import logging
 
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ServingError
-from ratchet.evaluation.load_evaluation import load_if_intact, load_suite
 from ratchet.evaluation.record import Evaluation
 from ratchet.events.catalogue import (
     CheckpointCalibrated,
@@ -21,7 +20,6 @@ from ratchet.events.catalogue import (
 )
 from ratchet.failpoint import failpoint
 from ratchet.gate.decision import Promote, Refuse
-from ratchet.inference.prompt_format import PromptFormat
 from ratchet.ledger import Ledger, Transaction
 from ratchet.ledger.deployments import (
     SERVING_SUBJECT,
@@ -33,17 +31,15 @@ from ratchet.ledger.deployments import (
     roll_back,
     serving,
 )
-from ratchet.ledger.suites import current, evaluation
+from ratchet.ledger.drills import KIND
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ServingRow
 from ratchet.serving.client import ServingClient
 from ratchet.serving.protocol import InferenceServer, Traffic
 from ratchet.settings import Settings
 from ratchet.systems import Lane, NotReady, Outcome, Reconciled, Subject, System, Verdict, Work
-from ratchet.systems.evaluated_checkpoints import request_again
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from deployer.canary import CANARY_ITEMS
 from deployer.challenge import (
     Pair,
     judge_pair,
@@ -54,9 +50,11 @@ from deployer.challenge import (
     run_screen,
     unmeasured_tasks,
 )
+from deployer.drill import find_drill, run_drill
 from deployer.gate_inputs import SYSTEM_NAME, certainty_of, rulings
+from deployer.gate_record import close_challenge
 from deployer.patient_server import PatientServer
-from deployer.rollout import DAMAGED_FILES, Rollout, fall_back
+from deployer.rollout import DAMAGED_FILES, Rollout, fall_back, prepare
 from deployer.selection import Settle, Wait
 
 log = logging.getLogger(__name__)
@@ -77,12 +75,13 @@ _LOGGED_WAITS: dict[str, str] = {}
 
 
 def find(session: Session, _settings: Settings) -> list[Subject]:
-    """The reconcile of the server first, then every contender that can be decided on."""
+    """The reconcile of the server first, then every contender that can be decided on, then a drill."""
     if session.get(ServingRow, "main") is None:
         return []
     ruled = rulings(session)
     _log_waits({id: ruling.waiting_for for id, ruling in ruled.items() if isinstance(ruling, Wait)})
-    return [RECONCILE, *(Subject("checkpoint", id) for id, ruling in ruled.items() if not isinstance(ruling, Wait))]
+    contenders = [Subject("checkpoint", id) for id, ruling in ruled.items() if not isinstance(ruling, Wait)]
+    return [RECONCILE, *contenders, *find_drill(session)]
 
 
 def _log_waits(waits: dict[str, str]) -> None:
@@ -102,7 +101,9 @@ def do(work: Work) -> Outcome:
             return NotReady(
                 f"`ratchet deploy reset-fencing`: the server refuses tokens below {highest}, see `ratchet doctor`"
             )
-        return _reconcile(work, server) if work.subject == RECONCILE else _decide(work, server)
+        if work.subject == RECONCILE:
+            return _reconcile(work, server)
+        return run_drill(work, server, client) if work.subject.kind == KIND else _decide(work, server)
 
 
 def _reconcile(work: Work, server: InferenceServer) -> NotReady | Reconciled:
@@ -178,8 +179,7 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
         if isinstance(tested, NotReady):
             return tested
         decision = tested
-    numbers = decision.model_dump(mode="json")
-    _close_challenge(work, challenge, decision.decision, numbers)
+    numbers = close_challenge(work, challenge, decision)
     if isinstance(decision, Refuse):
         return _refuse(work, "refused", decision.reason, numbers)
     return _roll_out(work, server, sides.champion.id, numbers, decision.reason)
@@ -188,7 +188,7 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
 def _smoke_test(
     work: Work, server: InferenceServer, sides: Pair, k: int, decision: Promote
 ) -> Promote | Refuse | NotReady:
-    prepared = _prepare(work, server, sides.challenger)
+    prepared = prepare(work, server, sides.challenger)
     if isinstance(prepared, NotReady):
         return prepared
     rollout, record = prepared
@@ -200,15 +200,6 @@ def _smoke_test(
     assert isinstance(refusal, Refuse)
     why = canary if isinstance(canary, str) else canary.reason
     return refusal.model_copy(update={"reasons": (*refusal.reasons, why)})
-
-
-def _close_challenge(work: Work, challenge: ChallengeRow, outcome: str, numbers: dict[str, object]) -> None:
-    def effects(tx: Transaction) -> None:
-        row = tx.session.get_one(ChallengeRow, challenge.id)
-        row.outcome, row.numbers = outcome, numbers
-
-    work.commit(effects)
-    failpoint("after-decision")
 
 
 def _refuse(work: Work, outcome: str, reason: str, numbers: dict[str, object]) -> Verdict:
@@ -233,7 +224,7 @@ def _roll_out(
         challenger = session.get_one(CheckpointRow, work.subject.id)
         previous_id = serving(session).previous_id
         previous = session.get(CheckpointRow, previous_id) if previous_id else None
-    prepared = _prepare(work, server, challenger)
+    prepared = prepare(work, server, challenger)
     if isinstance(prepared, NotReady):
         return prepared
     rollout, record = prepared
@@ -276,24 +267,6 @@ def _return_to_previous(work: Work, rollout: Rollout, bad: CheckpointRow, good: 
     failpoint("after-return")
     rollout.unload_others({good.id})
     return Verdict("rolled back", problem, effects=lambda tx: note_live(tx, good.id))
-
-
-def _prepare(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> tuple[Rollout, Evaluation] | NotReady:
-    """The rollout with the canary's items, and the checkpoint's eval record to compare them with.
-
-    A record that cannot be read is requested again.
-    """
-    with work.read() as session:
-        suite = current(session, "eval")
-        row = evaluation(session, checkpoint.id, suite.id)
-    assert row is not None, "a contender has an eval record"
-    record = load_if_intact(work.artifacts, row)
-    if record is None:
-        return request_again(row, SYSTEM_NAME)
-    answered = {item.item_id for item in record.items if item.token_ids}  # not those that the chat template refuses
-    items = tuple(item for item in load_suite(work.artifacts, suite).items if item.id in answered)[:CANARY_ITEMS]
-    judged_under = PromptFormat.configured(work.settings, suite.created_at)
-    return Rollout(work, server, items, judged_under.system_prompt), record
 
 
 def _traffic(rollout: Rollout, previous: CheckpointRow | None) -> Traffic | None:

@@ -36,6 +36,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "versions": stores.versions,
     "workers": stores.workers,
     "failures": stores.failures,
+    "drill": stores.drill,
     "metrics": stores.pages,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from ratchet.ledger.tables.columns import Base, BigInt, Float, Id, Json, Serial
@@ -100,6 +100,36 @@ class DeploymentRow(Base):
     numbers: Mapped[Json]
     token: Mapped[int]
     created_at: Mapped[Float]
+
+
+class DrillRow(Base):
+    """A requested rollback drill, and how it went. Written by ratchet.ledger.drills only.
+
+    ``outcome`` is None until it is finished, then caught (the canary refused the planted checkpoint, and the champion
+    is live as before), not caught or failed; ``detail`` says why. ``steps`` has the seconds of each step that has
+    ended. ``waiting_for`` is why it has not begun, ``attempts`` how often it was begun. ``planted_artifact`` names the
+    planted files while they exist. ``before_*`` and ``after_*`` are the live checkpoint's id and weights as the server
+    reported them.
+    """
+
+    __tablename__ = "drills"
+
+    id: Mapped[Serial]
+    requested_at: Mapped[Float]
+    requested_by: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int] = mapped_column(default=0)
+    waiting_for: Mapped[str | None] = mapped_column(Text, default=None)
+    started_at: Mapped[float | None] = mapped_column(default=None)
+    finished_at: Mapped[float | None] = mapped_column(default=None)
+    outcome: Mapped[str | None] = mapped_column(default=None)
+    detail: Mapped[str] = mapped_column(Text, default="")
+    steps: Mapped[Json] = mapped_column(default=dict)
+    planted_artifact: Mapped[str | None] = mapped_column(default=None)
+    before_id: Mapped[str | None] = mapped_column(default=None)
+    before_weights: Mapped[str | None] = mapped_column(default=None)
+    after_id: Mapped[str | None] = mapped_column(default=None)
+    after_weights: Mapped[str | None] = mapped_column(default=None)
 
 
 class ChallengeRow(Base):

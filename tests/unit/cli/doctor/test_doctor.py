@@ -25,7 +25,7 @@ from ratchet.inference.tiny import build_tiny_model
 from ratchet.leases.gpus import acquire_gpu
 from ratchet.ledger import Ledger
 from ratchet.ledger.migrate import migrate
-from ratchet.ledger.tables import WorkerRow
+from ratchet.ledger.tables import DrillRow, WorkerRow
 from ratchet.metrics.ledger_backlog import PRESENT_S
 from ratchet.ports import LOOPBACK, free_port
 from ratchet.run import run_lock
@@ -330,6 +330,27 @@ def test_a_missing_worker_of_a_local_run_is_an_error(tmp_path: Path) -> None:
         os.utime(tmp_path / run_lock.LOCK_FILE, (2e9, 2e9))
         assert finding(here, "workers").state == "note", "it was started by an earlier run"
     assert finding(here, "workers").state == "note"
+
+
+def test_a_rollback_drill_that_is_due_or_was_not_caught_is_named(tmp_path: Path) -> None:
+    assert finding(settled(tmp_path), "drill").state == "ok"
+    settings = with_workers(tmp_path, one=__version__)
+    assert "no rollback drill yet" in finding(settings, "drill").text
+    ledger = Ledger(settings.ledger_url)
+    old = {"requested_by": "operator", "reason": "", "outcome": "caught", "detail": "it differs"}
+    with ledger.write() as tx:
+        row = DrillRow(requested_at=0.0, finished_at=tx.now - 31 * 86_400, **old)
+        tx.session.add(row)
+    assert finding(settings, "drill") == Finding(
+        "drill", "note", "31.0 d since the last one (serving.drill_days is 30): run `ratchet drill rollback`"
+    )
+    with ledger.write() as tx:
+        tx.session.get_one(DrillRow, 1).finished_at = tx.now
+    assert "was caught 0 s ago" in finding(settings, "drill").text
+    with ledger.write() as tx:
+        tx.session.get_one(DrillRow, 1).outcome = "not caught"
+    ledger.close()
+    assert "not caught: it differs" in finding(settings, "drill").text
 
 
 def test_a_page_of_metrics_that_cannot_be_fetched_is_named(tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from evaluator.systems.calibration import SYSTEM as CALIBRATION
 from evaluator.systems.comparison import SYSTEM as COMPARISON
 from evaluator.systems.regression import SYSTEM as REGRESSION
 from ratchet.failpoint import DEPLOYING
+from ratchet.ledger import drills
 from ratchet.ledger.tables import ClaimRow, OutboxRow
 from ratchet.settings.section import environment
 
 from tests.support.failpoints import arm
 
 from .knowing import easy
+from .test_drill import drilled, is_as_before, stored, with_champion
 
 BEFORE = ("after-claim", *DEPLOYING[:-2], "after-work", "after-commit")
 BACK = ("after-rollback", "after-return")
@@ -85,6 +87,25 @@ def test_an_interrupted_rollback_happens_once(deploying: Any, mortal: Mortal, po
     assert deploying.blocked() == [bad]
     assert told(deploying, "deployment.rolled_back") == [bad]
     assert deploying.home.dead() == []
+
+
+@pytest.mark.parametrize("point", ["after-plant", "after-load"])
+def test_an_interrupted_drill_is_cleaned_up_and_repeated_once(deploying: Any, mortal: Mortal, point: str) -> None:
+    champion = with_champion(deploying)
+    artifacts = stored(deploying)
+    with deploying.home.ledger.write() as tx:
+        row, _ = drills.request(tx, "operator", "to see")
+    die_at(mortal, deploying, point)
+    assert len(stored(deploying)) == len(artifacts) + 1
+    assert deploying.server.loaded() - {deploying.home.base_id()} == {champion, *loaded_at(point, row.id)}
+    deploying.sweep()
+    again = drilled(deploying, row.id)
+    assert (again.outcome, again.attempts) == ("caught", 2)
+    assert is_as_before(deploying, champion, artifacts)
+
+
+def loaded_at(point: str, drill_id: int) -> set[str]:
+    return {f"drill-{drill_id}"} if point == "after-load" else set()
 
 
 def judged(deploying: Any) -> tuple[str, str]:

@@ -51,6 +51,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     "unit/ledger/test_queue.py": {
         "test_the_low_mark_follows_the_setting_and_is_for_families": ("queue.low_water",),
     },
+    "unit/metrics/test_ledger.py": {
+        "test_the_last_drill_is_exported_with_the_age_at_which_another_is_due": ("serving.drill_days",),
+    },
     "unit/metrics/test_targets.py": {
         "test_a_worker_registers_the_exporters_of_its_machine": ("metrics.exporters",),
     },
@@ -105,6 +108,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/serving/test_origins.py": {
         "test_the_pages_that_may_call_follow_the_setting": ("serving.allowed_origins",),
+        "test_the_names_that_are_served_follow_the_settings": ("serving.allowed_hosts",),
     },
     "unit/serving/test_server.py": {
         "test_the_host_follows_the_setting": ("serving.host",),
