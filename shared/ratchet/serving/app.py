@@ -29,7 +29,7 @@ from ratchet.serving.guard import watched_loop
 from ratchet.serving.http_errors import ApiError, Model, TimedOut, read_body
 from ratchet.serving.metrics import Metrics
 from ratchet.serving.model_manager import LoadedCheckpoint, ModelManager
-from ratchet.serving.origins import allow_origins
+from ratchet.serving.origins import restrict_callers
 from ratchet.serving.pending import PendingRequest, expiring
 from ratchet.serving.protocol import Health, Traffic
 from ratchet.settings.serving import ServingSettings
@@ -88,7 +88,7 @@ def build_app(
 
     for kind in (RatchetError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
-    allow_origins(app, settings.allowed_origins)
+    restrict_callers(app, settings)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -56,6 +57,11 @@ class ServingSettings(Section):
         description="Web pages that may call the server, such as https://chat.example.org, or * for all; those of "
         "this machine's loopback addresses always may.",
     )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names under which clients reach the server, such as models.example.org, or * for all; addresses, "
+        "names without a dot, serving.host and the host of serving.url always work.",
+    )
     max_loaded: int = Field(3, ge=2, le=16, description="Most checkpoints held in memory at the same time.")
     max_batch: int = Field(64, ge=1, le=4096, description="Most requests answered in one batch.")
     max_queue: int = Field(512, ge=1, description="Requests that may wait; one more gets a 503 with Retry-After.")
@@ -75,6 +81,14 @@ class ServingSettings(Section):
     drill_days: float = Field(
         30.0, gt=0, description="Days after which an alert asks for another `ratchet drill rollback`."
     )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name != "*" and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+                raise ValueError(f"{name!r} is no name of a host: it is like models.example.org, without a port")
+        return names
 
     @field_validator("vllm_command")
     @classmethod

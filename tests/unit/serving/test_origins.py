@@ -53,3 +53,34 @@ def test_programs_are_not_concerned(serve: Serve) -> None:
     response = client.head("/health")
     assert (response.status_code, response.content) == (200, b"")
     assert "access-control-allow-origin" not in client.get("/health").headers
+
+
+def status_under(client: TestClient, host: str, path: str = "/v1/models") -> int:
+    return client.get(path, headers={"host": host}).status_code
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/health", "/metrics"])
+def test_a_page_that_lets_its_name_lead_here_is_refused(serve: Serve, path: str) -> None:
+    client = serve()
+    for host in ("rebound.example.org", "rebound.example.org:8100", "localhost.example.org", "127.0.0.1.example.org"):
+        refused = client.get(path, headers={"host": host})
+        assert refused.status_code == 421
+        assert "serving.allowed_hosts" in refused.json()["error"]["message"]
+    plain = {"host": "rebound.example.org", "origin": "http://rebound.example.org", "content-type": "text/plain"}
+    assert client.post("/v1/chat/completions", content="{}", headers=plain).status_code == 421
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8100", "127.0.0.1", "[::1]:8100", "10.0.0.5:8100", "gpu-box:8100", "api.localhost", "serving"]
+)
+def test_local_names_and_addresses_are_served(serve: Serve, host: str) -> None:
+    assert status_under(serve(), host) == 200
+
+
+def test_the_names_that_are_served_follow_the_settings(serve: Serve) -> None:
+    name = "models.example.org"
+    assert status_under(serve(), name) == 421
+    for told in ({"allowed_hosts": (name,)}, {"allowed_hosts": ("*",)}, {"url": f"http://{name}:8100"}):
+        assert status_under(serve(**told), f"{name.upper()}:443") == 200
+    with pytest.raises(ValueError, match=r"no name of a host: it is like models\.example\.org"):
+        serve(allowed_hosts=("http://models.example.org",))

@@ -108,6 +108,7 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "unit/serving/test_origins.py": {
         "test_the_pages_that_may_call_follow_the_setting": ("serving.allowed_origins",),
+        "test_the_names_that_are_served_follow_the_settings": ("serving.allowed_hosts",),
     },
     "unit/serving/test_server.py": {
         "test_the_host_follows_the_setting": ("serving.host",),
