@@ -119,7 +119,7 @@ def _found() -> tuple[dict[str, System], dict[str, str]]:
         try:
             modules = _modules(package)
         except Exception:  # noqa: BLE001 -- whatever a plug-in raises, the others are found, and ``broken`` returns it
-            failed[_last(package)] = traceback.format_exc()
+            failed[_last(package) or package] = traceback.format_exc()
             continue
         for module in modules:
             try:
@@ -135,6 +135,10 @@ def _found() -> tuple[dict[str, System], dict[str, str]]:
 
 def _modules(package_name: str) -> list[str]:
     package = importlib.import_module(package_name)
+    if not hasattr(package, "__path__"):
+        raise ImportError(
+            f"{package_name} is a module: an entry point of ratchet.systems names a package, with a module a system"
+        )
     return [
         f"{package_name}.{name}" for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     ]

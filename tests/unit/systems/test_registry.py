@@ -77,6 +77,13 @@ def test_a_package_that_cannot_be_imported_stops_no_other(package: Path, monkeyp
         registry.get("systems_here")
 
 
+def test_a_module_in_the_place_of_a_package_is_named(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (package / "ticker.py").write_text(TWELFTH.format(name="ticker"))
+    monkeypatch.setenv("RATCHET_SYSTEMS", f"json.decoder,{package.name}")
+    assert list(registry.systems()) == ["ticker"]
+    assert "json.decoder is a module: an entry point of ratchet.systems names a package" in registry.broken()["decoder"]
+
+
 def test_a_system_without_a_function_is_broken(package: Path) -> None:
     (package / "ticker.py").write_text(TWELFTH.format(name="ticker").replace("do=lambda work: None", "do=None"))
     assert registry.systems() == {}
