@@ -33,6 +33,8 @@ __all__ = ["FULL", "HOSTILE", "SMALL", "Size", "build"]
 
 SMALL = Size()
 FULL = Size(checkpoints=1_000, batches=10_000, events=100_000, quarantined=1_000_000)
+THOUSAND = Size(checkpoints=1_000, batches=20_000, events=5_000_000, quarantined=3_000_000)
+"""A year of one machine: more of everything than any ledger has had so far."""
 
 EXAMPLES = 900
 """Rows of a batch that pass the gate."""
@@ -53,7 +55,7 @@ TRACEBACK = 'Traceback (most recent call last):\n  File "testing.py", line 71, i
 def build(
     ledger: Ledger, artifacts: ArtifactStore | None, size: Size = SMALL, *, hostile: bool = False, seed: int = 0
 ) -> None:
-    """Fill a migrated ledger that has no row, in one transaction.
+    """Fill a migrated ledger that has no row, in one transaction; in a few more where there are very many events.
 
     With ``artifacts`` the suites can be read, and so can the records and mined items of some checkpoints, those of #3
     and #4 among them, and what some batches have in quarantine. With ``hostile`` all free text has HOSTILE text in it.
@@ -337,9 +339,19 @@ def _machines(rows: Rows, probe: Suite) -> None:
     status = {"state": "training", "step": step, "loss": 0.31, "tokens_per_s": 18_900.0, "epoch": 0.33, "epochs": 1}
     status |= {"examples_done": 300, "examples_total": EXAMPLES}
     status |= {"previews": [_preview(rows, item, n, step) for n, item in enumerate(probe.items[-10:])]}
+    drill = {"requested_at": now - 9_000, "requested_by": "operator", "reason": rows.free("after a new card")}
+    drill |= {"attempts": 1, "started_at": now - 8_990, "finished_at": now - 8_900, "outcome": "caught"}
+    drill |= {"detail": rows.free("the canary refused it"), "steps": {"load": 31.5, "canary": 4.2}}
+    drill |= {f"{when}_{what}": value for when in ("before", "after") for what, value in _live(rows).items()}
+    rows.add(tables.DrillRow, **drill)
     _claim(rows, "training", f"batch {running}", f"batch {running[:8]}, 300 of 900 rows, step {step}", status)
     _claim(rows, "testing", f"checkpoint {last}", rows.free(f"{last} eval 120/364"), {})
     _claim(rows, "correction", f"batch {rows.batch_ids[-1]}", "500 rows", {}, failures=2)
+
+
+def _live(rows: Rows) -> dict[str, str]:
+    """A checkpoint as a server names it."""
+    return {"id": rows.ids[0], "weights": rows.digest("weights", 0)}
 
 
 def _preview(rows: Rows, item: Example, n: int, step: int) -> dict[str, Any]:

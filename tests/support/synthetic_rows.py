@@ -20,6 +20,7 @@ from ratchet.events.catalogue import QueueLow
 from ratchet.ledger import Ledger, tables
 from ratchet.ledger.lineage import checkpoint_id
 from sqlalchemy import insert
+from sqlalchemy.orm import Session
 
 HOSTILE = (
     "<script>window.xss=1</script>",
@@ -40,6 +41,11 @@ PACE_S = 900.0
 
 OPEN = ("training", "queued", "queued", "queued", "submitted", "submitted")
 """States of the newest batches."""
+
+EARLY = ("event_id", "name", "cause", "body", "created_at", "relayed_at")
+"""Columns of the events before the first of the history."""
+EARLY_PACE_S = 1.0
+EARLY_AT_ONCE = 200_000
 
 STATISTICS = 40
 """How often a statistic is computed at most."""
@@ -120,8 +126,12 @@ class Rows:
         self.add(tables.VerdictRow, **named, **told, created_at=at, took_s=1.25)
 
     def store(self, ledger: Ledger) -> None:
-        """Insert all, in one transaction. Verdicts and events are numbered in the order of their times."""
+        """Insert all. Verdicts and events are numbered in the order of their times."""
         self.table[tables.VerdictRow].sort(key=lambda row: row["created_at"])
+        early = self._early_events()
+        while some := list(islice(early, EARLY_AT_ONCE)):
+            with ledger.write() as tx:
+                _insert_events(tx.session, some)
         self._fill_outbox()
         by_table = {table.__table__: rows for table, rows in self.table.items()}
         with ledger.write() as tx:
@@ -130,14 +140,35 @@ class Rows:
                 while chunk := list(islice(rows, 500)):
                     tx.session.execute(insert(table), chunk)
 
+    def _early_events(self) -> Iterator[tuple[Any, ...]]:
+        """Rows of events before the first, in the order of ``EARLY``: where the history has too few, the queue was low
+        again and again. Each is a tuple and not an Event, of which millions would fill the memory."""
+        count = self.size.events - len(self._events)
+        event = QueueLow(id="ID", at=0.25, depth=777_777, low_water=1_000)
+        body = encode(event).replace("ID", "%s").replace("0.25", "%r").replace("777777", "%d")
+        for n in range(count):
+            # Ids in their order fill an index from one end, as fast as numbers.
+            at, id = self.start - (count - n) * EARLY_PACE_S, f"{n:016x}{self.seed:016x}"
+            yield id, event.name, None, body % (id, at, 100 + n % 900), at, at + 0.02
+
     def _fill_outbox(self) -> None:
-        """The newest events. Where there are too few, the queue was low again and again before the first."""
-        for n in range(self.size.events - len(self._events)):
-            self.event(QueueLow, self.start - n, depth=100 + n % 900, low_water=1_000)
+        """The newest events of the history."""
         for event in sorted(self._events, key=lambda event: event.at)[-self.size.events :]:
             named = {"event_id": event.id, "name": event.name, "cause": event.cause, "body": encode(event)}
             relayed_at = event.at + 0.02 if event.at < self.now - 60 else None
             self.add(tables.OutboxRow, **named, created_at=event.at, relayed_at=relayed_at)
+
+
+def _insert_events(session: Session, rows: list[tuple[Any, ...]]) -> None:
+    """Insert into the outbox by the driver itself: SQLAlchemy would take minutes for millions of rows."""
+    driver: Any = session.connection().connection.driver_connection
+    columns = ", ".join(EARLY)
+    if session.get_bind().dialect.name == "sqlite":
+        driver.executemany(f"INSERT INTO outbox ({columns}) VALUES (?, ?, ?, ?, ?, ?)", rows)
+        return
+    with driver.cursor() as cursor, cursor.copy(f"COPY outbox ({columns}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
 
 
 @cache

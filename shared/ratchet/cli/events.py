@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from ratchet.cli.output import MOST, Json, say, say_json
@@ -24,6 +24,8 @@ from ratchet.views.journal import why_missing
 from ratchet.wording import clock
 
 EVERY_S = 0.5
+SEARCHED = 200_000
+"""Events that are searched for a name, from the newest."""
 ENVELOPE = ("id", "at", "cause", "name", "major")
 """Fields that every event has; a printed line shows the others."""
 
@@ -49,19 +51,33 @@ def events(
         query = query.where(OutboxRow.cause >= cause, OutboxRow.cause < f"{cause}g")  # ids are hexadecimal
     with opened() as (settings, ledger):
         with ledger.read() as session:
-            rows = _newest(session, query, limit, is_rare=cause is not None)
-            missing = why_missing(session, settings) if len(rows) < limit else ""
+            rows, notes = _newest(session, query, limit, is_caused=cause is not None, is_named=name is not None)
+            if len(rows) < limit:
+                notes.append(why_missing(session, settings))
         _print(rows, as_json)
-        if missing:
-            say(missing, err=True)
+        for note in filter(None, notes):
+            say(note, err=True)
         if follow:
             _follow(ledger, query.order_by(OutboxRow.seq), rows[-1].seq if rows else 0, as_json)
 
 
-def _newest(session: Session, query: Select[OutboxRow], limit: int, *, is_rare: bool) -> Sequence[OutboxRow]:
-    """The newest events of the query, the newest last. ``is_rare``: they are found by an index other than the order."""
-    order = (OutboxRow.seq + 0 if is_rare else OutboxRow.seq).desc()  # of an expression, so that no one walks along it
-    return session.scalars(query.order_by(order).limit(limit)).all()[::-1]
+def _newest(
+    session: Session, query: Select[OutboxRow], limit: int, *, is_caused: bool, is_named: bool
+) -> tuple[Sequence[OutboxRow], list[str]]:
+    """The newest events of the query, the newest last, and a note if the older ones were not searched.
+
+    Names have no index, so of a long outbox only the newest part is searched for one. Causes have.
+    """
+    order = OutboxRow.seq.desc()
+    if is_caused:
+        order = (OutboxRow.seq + 0).desc()  # of an expression, so that the index of causes is used and not the order
+    elif is_named and (first := int(session.scalar(select(func.max(OutboxRow.seq))) or 0) - SEARCHED) > 0:
+        rows = session.scalars(query.where(OutboxRow.seq > first).order_by(order).limit(limit)).all()[::-1]
+        at = session.scalar(select(OutboxRow.created_at).where(OutboxRow.seq > first).order_by(OutboxRow.seq).limit(1))
+        if len(rows) < limit and at is not None:
+            return rows, [f"The newest {SEARCHED:,} events were searched, back to {clock(at)}; the Journal goes on."]
+        return rows, []
+    return session.scalars(query.order_by(order).limit(limit)).all()[::-1], []
 
 
 def _follow(ledger: Ledger, query: Select[OutboxRow], seq: int, as_json: bool) -> None:
