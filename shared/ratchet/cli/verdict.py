@@ -17,7 +17,7 @@ from ratchet.disk import disk_errors
 from ratchet.errors import PreconditionFailed
 
 if TYPE_CHECKING:
-    from ratchet.gate.verdict import Verdict
+    from ratchet.gate.verdict_values import Verdict
 
 EVERY_S = 2.0
 

@@ -20,6 +20,7 @@ from ratchet.errors import PreconditionFailed
 from ratchet.export.model_card import model_card
 from ratchet.export.model_facts import CheckpointFacts
 from ratchet.export.write_folder import TARGET, ExportSpec
+from ratchet.gate.verdict_text import write_verdict
 from ratchet.inference.adapter_folder import ADAPTER_CONFIG, base_name, is_adapter, whole_base
 from ratchet.inference.model_folder import CONFIG, weight_files
 from ratchet.lines import first_line
@@ -81,6 +82,8 @@ def export_checkpoint(
         done = children.run(TARGET, spec.model_dump(mode="json"), on_progress=progress, log_path=log_path)
         told = facts if base is None else replace(facts, base=base)
         (draft / CARD).write_text(model_card(told, adapter=wanted.adapter), encoding="utf-8")
+        if facts.verdict is not None:
+            write_verdict(facts.verdict, draft)
         for file in draft.iterdir():
             file.chmod(0o644)  # transformers writes weights that others cannot read
         size_bytes = sum(file.stat().st_size for file in draft.iterdir())

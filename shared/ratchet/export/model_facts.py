@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ratchet.ledger.tables import CheckpointRow, DeploymentRow, EvaluationRow, LockedSettingRow, TaskRow
+from ratchet.gate.verdict_values import Verdict
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, DeploymentRow, EvaluationRow, LockedSettingRow, TaskRow
 from ratchet.settings import Settings
 from ratchet.user_tasks.task import all_tasks
 
@@ -37,7 +39,8 @@ class DataFacts:
 class CheckpointFacts:
     """``proof`` is the reason of its deployment, ``targets`` the gate's numbers by target, both empty without one.
 
-    ``results`` are pairs of a pool and how many of its graded items were answered right.
+    ``results`` are pairs of a pool and how many of its graded items were answered right. ``verdict`` is the gate's last
+    one, which was kept with its challenge.
     """
 
     id: str
@@ -53,6 +56,7 @@ class CheckpointFacts:
     proved_at: float | None = None
     targets: tuple[Mapping[str, Any], ...] = ()
     results: tuple[tuple[str, int, int], ...] = field(default=())
+    verdict: Verdict | None = None
 
 
 def read_facts(session: Session, settings: Settings, row: CheckpointRow) -> CheckpointFacts:
@@ -77,6 +81,7 @@ def read_facts(session: Session, settings: Settings, row: CheckpointRow) -> Chec
         proved_at=deployed.created_at if deployed is not None else None,
         targets=tuple(evidence.get("targets") or ()),
         results=tuple((record.pool, record.correct, record.items) for record in records),
+        verdict=_verdict(session, row),
     )
 
 
@@ -86,6 +91,16 @@ def _deployment(session: Session, row: CheckpointRow) -> DeploymentRow | None:
         DeploymentRow.checkpoint_id == row.id, DeploymentRow.action == "deploy", DeploymentRow.actor == "gate"
     )
     return session.scalar(query.order_by(DeploymentRow.id.desc()).limit(1))
+
+
+def _verdict(session: Session, row: CheckpointRow) -> Verdict | None:
+    """What the gate wrote down of its last decision on the checkpoint."""
+    decided = select(ChallengeRow).where(ChallengeRow.challenger_id == row.id, ChallengeRow.outcome.is_not(None))
+    challenge = session.scalar(decided.order_by(ChallengeRow.id.desc()).limit(1))
+    try:
+        return Verdict.model_validate(challenge.numbers["verdict"]) if challenge is not None else None
+    except (KeyError, ValidationError):  # superseded, or of another version
+        return None
 
 
 def licence_of(folder: Path) -> str | None:

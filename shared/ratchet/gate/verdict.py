@@ -8,50 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import ceil
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from ratchet.evaluation.noise_floor import NoiseFloor
 from ratchet.evaluation.record import Metric
 from ratchet.gate.decision import Evidence
-from ratchet.gate.proof_values import FamilyProof, FrozenModel, GeneralProof, LevelHarm, ScoreProof, TargetProof
+from ratchet.gate.proof_values import ScoreProof, TargetProof
 from ratchet.gate.reasons import refusal_reasons
+from ratchet.gate.verdict_values import EXIT_CODES, Answer, Verdict
 from ratchet.settings.judging import GateSettings
 from ratchet.stats.power import connor_items
 from ratchet.stats.proportions import Interval
-
-Answer = Literal["better", "not better", "worse", "cannot tell"]
-EXIT_CODES: dict[Answer, int] = {"better": 0, "not better": 1, "worse": 2, "cannot tell": 3}
-
-FORMAT = 1
-"""Version of the JSON."""
-
-
-class Verdict(FrozenModel):
-    """The answer on ``candidate`` against ``base``, its reasons in sentences, and the tests that it rests on.
-
-    ``items_needed`` is how many items could tell, where these could not; None if no number can be given.
-    ``conditions`` are those under which each of the two was answered.
-    """
-
-    format: int = FORMAT
-    verdict: Answer
-    exit_code: int
-    candidate: str
-    base: str
-    reasons: tuple[str, ...]
-    items_needed: int | None = None
-    alpha: float
-    gain: float
-    targets: tuple[TargetProof, ...]
-    families: tuple[FamilyProof, ...]
-    tasks: tuple[ScoreProof, ...]
-    general: GeneralProof | None = None
-    levels: tuple[LevelHarm, ...]
-    noise: NoiseFloor | None = None
-    conditions: dict[str, dict[str, str]] = Field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
 
 def give_verdict(evidence: Evidence, settings: GateSettings, **known: Any) -> Verdict:

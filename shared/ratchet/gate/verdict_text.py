@@ -8,7 +8,7 @@ from pathlib import Path
 from ratchet.atomic_files import atomic_write
 from ratchet.evaluation.record import Metric
 from ratchet.gate.proof_values import MarginProof, TargetProof
-from ratchet.gate.verdict import Verdict
+from ratchet.gate.verdict_values import Verdict
 
 _TITLES = {
     "better": "Better",

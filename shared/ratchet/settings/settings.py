@@ -137,6 +137,11 @@ class Settings(BaseModel):
         return self.home.resolve() / "status"
 
     @property
+    def verdict_folder(self) -> Path:
+        """What the gate decided on each checkpoint: a folder with verdict.json and verdict.md for each."""
+        return self.home.resolve() / "verdicts"
+
+    @property
     def serving_home(self) -> Path:
         return self.home.resolve() / "serving"
 

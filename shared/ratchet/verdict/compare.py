@@ -9,7 +9,8 @@ from ratchet.evaluation.noise_floor import NoiseFloor, noise_floor, noise_sample
 from ratchet.evaluation.paired_outcomes import outcome_table, score_table
 from ratchet.evaluation.record import Evaluation, ItemRecord
 from ratchet.gate.decision import families_of, weigh
-from ratchet.gate.verdict import Verdict, give_verdict
+from ratchet.gate.verdict import give_verdict
+from ratchet.gate.verdict_values import Verdict
 from ratchet.settings.judging import GateSettings
 from ratchet.verdict.answers import Asker
 from ratchet.verdict.items import Items

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.evaluation.record import overall_rate, rates_from_json, scores_in_words
 from ratchet.ledger.deployments import champion, serving
+from ratchet.ledger.noise_floors import noise_of
 from ratchet.ledger.tables import (
     BlockRow,
     ChallengeRow,
@@ -22,7 +23,6 @@ from ratchet.ledger.tables import (
 from ratchet.removed import is_removed
 from ratchet.systems import registry
 from ratchet.views.checkpoint_names import label
-from ratchet.views.noise import noise_of
 from ratchet.views.reading import read_checkpoints, read_live
 from ratchet.views.view_model import levels_line, percent, plain, status_text
 from ratchet.wording import clock

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from ratchet.gate.verdict_values import Verdict
 from ratchet.inference.model_folder import weights_digest
 from ratchet.inference.model_loading import load_merged
 from ratchet.inference.tiny import build_tiny_model
 from ratchet.ledger import deployments
 from ratchet.ledger.lineage import checkpoint_id
-from ratchet.ledger.tables import CheckpointRow, TaskRow
+from ratchet.ledger.suites import current
+from ratchet.ledger.tables import ChallengeRow, CheckpointRow, TaskRow
 from ratchet.run.base_model import prepare_base_model
 from ratchet.views.checkpoint_names import checkpoint_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -25,6 +27,10 @@ from tests.support.adapters import build_adapter
 from tests.support.home import Home, small_home
 from tests.unit.cli.running import ratchet
 
+VERDICT = Verdict(
+    verdict="better", exit_code=0, candidate="c0001", base="c0000", reasons=("Proved better.",), alpha=0.03, gain=0.02,
+    targets=(), families=(), tasks=(), levels=(),
+)  # fmt: skip
 IDS = torch.arange(3, 40)[None]
 
 
@@ -76,6 +82,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
             }
             numbers = {"decision": "promote", "evidence": {"targets": [target]}}
             deployments.promote(tx, row.id, base.id, "19 gained, 0 lost", numbers, 1)
+            told, suite = {**numbers, "verdict": VERDICT.model_dump(mode="json")}, current(tx.session, "confirm")
+            tx.session.add(
+                ChallengeRow(
+                    champion_id=base.id, challenger_id=row.id, k=1, suite_id=suite.id, outcome="promote",
+                    numbers=told, created_at=tx.now,
+                )
+            )  # fmt: skip
             tx.session.add(
                 TaskRow(
                     name="bAbI", kind="user", metric="accuracy", source="hf:facebook/babi_qa", held_out={}, rows=400,
@@ -126,6 +139,8 @@ def test_the_champion_is_a_whole_model_with_a_card(home: Home, tmp_path: Path) -
     assert home.settings.model.path not in card, "folders of this machine are nobody's business"
     assert "base_model:" not in card, "a folder is no name on the hub"
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert Verdict.model_validate_json((folder / "verdict.json").read_text()) == VERDICT
+    assert (folder / "verdict.md").read_text().startswith("# Better: c0001 against c0000")
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -10,8 +10,9 @@ import pytest
 from ratchet.evaluation.noise_floor import NoiseFloor
 from ratchet.evaluation.paired_outcomes import CellOutcomes, OutcomeTable, PairedScores
 from ratchet.gate.decision import families_of, weigh
-from ratchet.gate.verdict import EXIT_CODES, Verdict, give_verdict
+from ratchet.gate.verdict import give_verdict
 from ratchet.gate.verdict_text import to_markdown
+from ratchet.gate.verdict_values import EXIT_CODES, Verdict
 from ratchet.settings.judging import GateSettings
 
 SETTINGS = GateSettings()

@@ -52,6 +52,7 @@ from deployer.challenge import (
 )
 from deployer.drill import find_drill, run_drill
 from deployer.gate_inputs import SYSTEM_NAME, certainty_of, rulings
+from deployer.gate_record import close_challenge
 from deployer.patient_server import PatientServer
 from deployer.rollout import DAMAGED_FILES, Rollout, fall_back, prepare
 from deployer.selection import Settle, Wait
@@ -178,8 +179,7 @@ def _challenge(work: Work, server: InferenceServer) -> Outcome:
         if isinstance(tested, NotReady):
             return tested
         decision = tested
-    numbers = decision.model_dump(mode="json")
-    _close_challenge(work, challenge, decision.decision, numbers)
+    numbers = close_challenge(work, challenge, decision)
     if isinstance(decision, Refuse):
         return _refuse(work, "refused", decision.reason, numbers)
     return _roll_out(work, server, sides.champion.id, numbers, decision.reason)
@@ -200,15 +200,6 @@ def _smoke_test(
     assert isinstance(refusal, Refuse)
     why = canary if isinstance(canary, str) else canary.reason
     return refusal.model_copy(update={"reasons": (*refusal.reasons, why)})
-
-
-def _close_challenge(work: Work, challenge: ChallengeRow, outcome: str, numbers: dict[str, object]) -> None:
-    def effects(tx: Transaction) -> None:
-        row = tx.session.get_one(ChallengeRow, challenge.id)
-        row.outcome, row.numbers = outcome, numbers
-
-    work.commit(effects)
-    failpoint("after-decision")
 
 
 def _refuse(work: Work, outcome: str, reason: str, numbers: dict[str, object]) -> Verdict:

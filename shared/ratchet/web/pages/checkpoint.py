@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from ratchet.evaluation.noise_floor import NoiseFloor
 from ratchet.evaluation.record import Rate, TaskScore, overall_rate, rates_from_json, scores_from_json
 from ratchet.ledger.deployments import was_proved
+from ratchet.ledger.noise_floors import noise_of
 from ratchet.ledger.tables import (
     BlockRow,
     CalibrationRow,
@@ -28,7 +29,6 @@ from ratchet.views.checkpoint_names import checkpoint_folder, find_checkpoint
 from ratchet.views.checkpoint_topics import calibration
 from ratchet.views.journal import why_missing
 from ratchet.views.next_step import next_step
-from ratchet.views.noise import noise_of
 from ratchet.views.proof import Proof, proof_of
 from ratchet.views.reading import read_checkpoints, read_live
 from ratchet.views.topics import Reader, Topic

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from ratchet.evaluation.noise_floor import NoiseFloor
 from ratchet.ledger import Ledger
+from ratchet.ledger.noise_floors import noise_of
 from ratchet.ledger.tables import CheckpointRow, EvaluationRow, SuiteRow
-from ratchet.views.noise import noise_of
 from ratchet.views.verdicts import explain
 from sqlalchemy import select
 
