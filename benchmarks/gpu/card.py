@@ -29,6 +29,13 @@ def memory_bytes() -> int:
     return int(torch.cuda.get_device_properties(0).total_memory)
 
 
+def prepare_process(card_gb: float | None) -> None:
+    """Cap the card's memory, or compute on one thread of the CPU."""
+    cap_memory(card_gb)
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+
+
 def cap_memory(card_gb: float | None) -> None:
     """Let this process use at most so many GiB of the card; torch raises OutOfMemoryError beyond. No-op on a CPU."""
     if card_gb is not None and torch.cuda.is_available():
@@ -82,13 +89,14 @@ def _seconds_each(work: Any, seconds: float) -> float:
     for _ in range(3):
         work()
     synchronize()
-    calls, begun = 0, time.perf_counter()
-    while time.perf_counter() - begun < seconds:
+    now = time.perf_counter if torch.cuda.is_available() else time.process_time  # other work on a CPU does not count
+    calls, begun = 0, now()
+    while now() - begun < seconds:
         for _ in range(10):
             work()
         calls += 10
         synchronize()
-    return (time.perf_counter() - begun) / calls
+    return (now() - begun) / calls
 
 
 def synchronize() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from benchmarks.gpu.processes import Job
@@ -68,17 +69,20 @@ def on_card(card_gib: float, sizes: Sizes) -> list[Measurement]:
     rows = next(rows for least, rows in ROWS_OF_A_STEP if card_gib >= least)
     base: dict[str, Any] = {"batch_size": rows, "steps": sizes.steps}
     full, lora, four_bit = MODELS
+    own = "flash_attention_2" if find_spec("flash_attn") else "sdpa"
+    largest, *largest_rivals = _contenders(four_bit, {**MODELS[four_bit], **base}, LARGE_S)
     return [
         *_contenders(full, {**MODELS[full], **base}),
-        *(_resume(name, "0.1B", {}) for name in list(RESUMED)[:2]),
-        Measurement(JUDGING, "bf16 and fp32", _judging_on_card(), 150.0),
         *_contenders(lora, {**MODELS[lora], **base}),
+        largest,
+        *(_resume(name) for name in list(RESUMED)[:2]),
+        Measurement(JUDGING, "bf16 and fp32", _judging_on_card(), 150.0),
         Measurement(HALVING, "64 rows wanted", _halving(card_gib), 120.0),
-        *_padding("0.6B", {**MODELS[full], **base}, ("sdpa", "flash_attention_2", "grouped")),
-        *_contenders(four_bit, {**MODELS[four_bit], **base}, LARGE_S),
+        *_padding("0.6B", {**MODELS[full], **base}, ("sdpa", "flash_attention_2", "grouped"), own),
         Measurement(LEASE, "2 processes, 0.6B LoRA", _lease(card_gib, {**base, "batch_size": 2}), 180.0),
+        *largest_rivals,
         *_losses("0.6B", {**MODELS[full], **base}),
-        *(_resume(name, "0.1B", {}) for name in list(RESUMED)[2:]),
+        *(_resume(name) for name in list(RESUMED)[2:]),
     ]
 
 
@@ -92,11 +96,11 @@ def on_cpu(sizes: Sizes) -> list[Measurement]:
     return [
         *(row for name, fields in TOY_MODELS.items() for row in _contenders(name, {**fields, **base})),
         *(_without_gpu(row) for name, fields in MODELS.items() for row in _contenders(name, fields)),
-        *_padding("toy 0.1M", toy, ("sdpa", "auto")),
+        *_padding("toy 0.1M", toy, ("sdpa", "auto"), "auto"),
         _without_gpu(Measurement(PADDING, "0.6B, packed (flash_attention_2)", None)),
         *_losses("toy 0.1M", toy),
         *(Measurement(RESUME, name, Job("resume", {"model": "toy", **fields, **resumed})) for name, fields in tested),
-        *(_without_gpu(_resume(name, "0.1B", {})) for name in RESUMED),
+        *(_without_gpu(_resume(name)) for name in RESUMED),
         Measurement(JUDGING, "bf16 and fp32", _toy_judging(sizes)),
         Measurement(LEASE, "leases of 2 × 2 GB alone", Job("lease", {"card_gb": 4, "limit_s": USUAL_S})),
         _without_gpu(Measurement(LEASE, "2 processes, 0.6B LoRA", None)),
@@ -110,27 +114,42 @@ def _without_gpu(row: Measurement) -> Measurement:
 
 def _contenders(name: str, fields: dict[str, Any], limit_s: float = USUAL_S) -> Iterator[Measurement]:
     for contender in CONTENDERS:
-        yield Measurement(
-            TRAINING, f"{name}: {contender}", Job("training", {**fields, "contender": contender}), limit_s
-        )
+        job = Job("training", {**fields, "contender": contender})
+        yield _measurement(TRAINING, f"{name}: {contender}", job, limit_s)
 
 
-def _padding(name: str, fields: dict[str, Any], attentions: tuple[str, ...]) -> Iterator[Measurement]:
+def _padding(name: str, fields: dict[str, Any], attentions: tuple[str, ...], own: str) -> Iterator[Measurement]:
+    """``own`` is what the engine chooses by itself, which is measured as a contender already."""
     for attention in attentions:
         layout = "padded" if attention == "sdpa" else "packed"
-        job = Job("training", {**fields, "contender": "engine", "attention": attention})
-        yield Measurement(PADDING, f"{name}, {layout} ({attention})", job)
+        variant = {} if attention == own else {"attention": attention}
+        job = Job("training", {**fields, "contender": "engine", **variant})
+        yield _measurement(PADDING, f"{name}, {layout} ({attention})", job)
 
 
 def _losses(name: str, fields: dict[str, Any]) -> Iterator[Measurement]:
     shared = {**fields, "contender": "engine"}
-    yield Measurement(LOSS, f"{name}, off: logits, then cross-entropy", Job("training", shared))
-    yield Measurement(LOSS, f"{name}, torch's linear_cross_entropy", Job("training", {**shared, "loss": "torch"}))
-    yield Measurement(LOSS, f"{name}, Liger's", Job("training", {**shared, "loss": "liger"}))
+    yield _measurement(LOSS, f"{name}, off: logits, then cross-entropy", Job("training", shared))
+    yield _measurement(LOSS, f"{name}, torch's linear_cross_entropy", Job("training", {**shared, "loss": "torch"}))
+    yield _measurement(LOSS, f"{name}, Liger's", Job("training", {**shared, "loss": "liger"}))
 
 
-def _resume(name: str, model: str, fields: dict[str, Any]) -> Measurement:
-    return Measurement(RESUME, name, Job("resume", {"model": model, **RESUMED[name], **fields}), 120.0)
+def _resume(name: str) -> Measurement:
+    return _measurement(RESUME, name, Job("resume", {"model": "0.1B", **RESUMED[name]}), 120.0)
+
+
+def _measurement(section: str, label: str, job: Job, limit_s: float = USUAL_S) -> Measurement:
+    """The job's row; without it where a library is missing, which is known before a process starts."""
+    needs = {
+        "trl": job.fields.get("contender") == "SFTTrainer",
+        "bitsandbytes": job.fields.get("load_in_4bit", False),
+        "flash_attn": job.fields.get("attention") == "flash_attention_2",
+        "liger_kernel": job.fields.get("loss") == "liger",
+    }
+    missing = [library for library, is_needed in needs.items() if is_needed and find_spec(library) is None]
+    if missing:
+        return Measurement(section, label, None, reason=f"{missing[0]} is not installed")
+    return Measurement(section, label, job, limit_s)
 
 
 def _judging_on_card() -> Job:
@@ -139,7 +158,7 @@ def _judging_on_card() -> Job:
 
 
 def _toy_judging(sizes: Sizes) -> Job:
-    fields = {"steps": 4, "items": 12} if sizes.is_smallest else {"steps": 250, "items": 200}
+    fields = {"steps": 4, "items": 12} if sizes.is_smallest else {"steps": 250, "items": 180}
     fields |= {"rows_per_step": 32, "small": False}
     return Job(
         "judging", {**fields, "batch_sizes": (16, 5, 3), "dtypes": ("bf16",) if sizes.is_smallest else ("bf16", "fp32")}

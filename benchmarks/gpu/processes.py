@@ -147,9 +147,9 @@ def one_line(text: str) -> str:
 def child_main(spec: Path, results: Path) -> None:
     """What a process does: each job in turn. A job that fails is a line with its error, and the next one follows."""
     request = json.loads(spec.read_text(encoding="utf-8"))
-    from benchmarks.gpu.card import cap_memory  # imports torch
+    from benchmarks.gpu.card import prepare_process  # imports torch
 
-    cap_memory(request["card_gb"])
+    prepare_process(request["card_gb"])
     with results.open("w", encoding="utf-8") as lines:
         for job in request["jobs"]:
             module, _, function = FUNCTIONS[job["kind"]].partition(":")
@@ -174,5 +174,4 @@ def _finite(value: Any) -> Any:
 
 
 def _told(error: Exception) -> str:
-    first = (str(error).strip() or "no message").splitlines()[0]
-    return first if type(error).__name__ == "NotInstalled" else f"{type(error).__name__}: {first}"
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"

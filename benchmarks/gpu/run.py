@@ -4,7 +4,8 @@
     python -m benchmarks.gpu.run --minutes 8 --card-gb 24    # as if the card had 24 GiB
     python -m benchmarks.gpu.run --minutes 2 --dry           # writes no file
 
-It needs torch and transformers, and downloads nothing: weights are random. trl, bitsandbytes, flash-attn and
+It needs torch and transformers, and downloads nothing: weights are random, and are written to the folder for temporary
+files (TMPDIR), which needs 20 GB for the 8B model. trl, bitsandbytes, flash-attn and
 liger-kernel take part where they are installed. Each measurement has a process of its own and a limit of time; one that
 fails is a row with its error. They run in order of importance, and those that the minutes do not suffice for are named.
 Without an NVIDIA GPU the same code runs at toy size on the CPU, in one process, and what needs a card is not measured.
@@ -19,7 +20,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ LEAST_S = 15.0
 """Time left below which no further measurement begins: importing torch and transformers takes most of it."""
 
 
+Keep = Callable[[Outcome, Sequence[Result]], None]
+
+
 class Deadline:
     """The end of the minutes that were given."""
 
@@ -51,8 +55,8 @@ class Deadline:
         return max(0.0, self._ends_at - time.monotonic())
 
 
-def measure(deadline: Deadline, sizes: Sizes, card_gb: float | None) -> tuple[Outcome, list[Result]]:
-    """The card's own figures, and the outcome of every measurement."""
+def measure(deadline: Deadline, sizes: Sizes, card_gb: float | None, keep: Keep) -> tuple[Outcome, list[Result]]:
+    """The card's own figures, and the outcome of every measurement. ``keep`` is called with those so far."""
     if not _has_card():
         return _measure_together(on_cpu(sizes), deadline)
     card = run_alone([CARD_JOB], min(CARD_LIMIT_S, deadline.left_s), card_gb)[0]
@@ -63,7 +67,11 @@ def measure(deadline: Deadline, sizes: Sizes, card_gb: float | None) -> tuple[Ou
             return _measure_together(on_cpu(sizes), deadline)
         whole_gib = _driver_gib()
     plan = on_card(min(whole_gib, card_gb or whole_gib), sizes)
-    return card, list(_measure_apart(plan, deadline, card_gb))
+    results: list[Result] = []
+    for result in _measure_apart(plan, deadline, card_gb):
+        results.append(result)
+        keep(card, results)
+    return card, results
 
 
 def _measure_apart(plan: Sequence[Measurement], deadline: Deadline, card_gb: float | None) -> Iterator[Result]:
@@ -141,10 +149,14 @@ def main() -> None:
         sys.path.append(path)
     sizes = Sizes(options.steps, options.steps) if options.steps else Sizes()
     command = f"python -m benchmarks.gpu.run {shlex.join(sys.argv[1:])}".strip()
-    card, results = measure(Deadline(options.minutes), sizes, options.card_gb)
+
+    def keep(card: Outcome, results: Sequence[Result]) -> None:
+        if not options.dry:
+            options.json.write_text(json.dumps(as_json(command, card, results), indent=2) + "\n", encoding="utf-8")
+
+    card, results = measure(Deadline(options.minutes), sizes, options.card_gb, keep)
     print(report(command, card, results))
-    if not options.dry:
-        options.json.write_text(json.dumps(as_json(command, card, results), indent=2) + "\n", encoding="utf-8")
+    keep(card, results)
 
 
 if __name__ == "__main__":

@@ -136,6 +136,7 @@ def _variant_columns() -> Columns:
         "tokens/s": lambda v: f"{v['tokens_per_s']:,.0f}",
         "peak of tensors": lambda v: _gb(v["memory"]["allocated"]),
         "padding": lambda v: f"{v['padding_share']:.1%}",
+        "attention": lambda v: v["attention"],
     }
 
 
@@ -234,8 +235,8 @@ _RESUME_TEXT = (
     "moments of AdamW. Where two uninterrupted runs differ, no resumption could be exact."
 )
 _NOISE_TEXT = (
-    "A small model, trained for a moment on sums, is judged three times by testing's code in batches of other sizes. "
-    "Grades flip where rounding decides between two tokens; the limit is the upper end of the 95 % interval."
+    "A small model, trained for a moment to sort digits, is judged three times by testing's code in batches of other "
+    "sizes. Grades flip where rounding decides between two tokens; the limit is the upper end of the 95 % interval."
 )
 _SERVED_TEXT = (
     "The inference server's batcher answers the same items at once. The deployer's canary compares them with what was "

@@ -28,7 +28,7 @@ from trainer.varlen_attention import use_varlen_attention
 
 from benchmarks.gpu.card import device, forget_peak, peak_memory
 from benchmarks.gpu.shapes import SHAPES, random_rows, training_flops, write_random_model
-from benchmarks.training.contenders import HAS_TRL, Case, Clock, engine, sft_trainer, stock_trainer
+from benchmarks.training.contenders import Case, Clock, engine, sft_trainer, stock_trainer
 from tests.support.examples import write_examples
 
 CONTENDERS = {"engine": engine, "Trainer": stock_trainer, "SFTTrainer": sft_trainer}
@@ -36,10 +36,6 @@ RATE = 1e-5
 """Learning rate: random weights need not learn anything here, only not diverge."""
 WARMUP_STEPS = 3
 """Steps without which the speed is told: they allocate memory, choose kernels and compile them."""
-
-
-class NotInstalled(Exception):
-    """An optional library that a measurement needs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +57,17 @@ class TrainingSpec:
     max_length: int = 512
     steps: int = 24
 
-    def case(self, folder: Path) -> Case:
-        """The model and its rows, written into the folder, as a case of the contenders."""
+    def case(self, folder: Path, seen: dict[str, str]) -> Case:
+        """The model and its rows, written into the folder, as a case of the contenders.
+
+        ``seen`` gets the ``attention`` that the engine trained with.
+        """
         on_card = device() != "cpu"
         grouped = self.attention == "grouped"
+
+        def adapt_run(run: Run) -> None:
+            seen["attention"] = run.trainable.attention
+            _fuse_loss(run, self.loss)
 
         def adapt_model(trainable: Trainable) -> None:
             if grouped and not use_varlen_attention(trainable.model, self.max_length):
@@ -84,7 +87,7 @@ class TrainingSpec:
             learning_rate=RATE,
             clock=Clock(on_card, min(WARMUP_STEPS, self.steps - 1)),
             adapt_model=adapt_model,
-            adapt_run=lambda run: _fuse_loss(run, self.loss),
+            adapt_run=adapt_run,
         )
 
 
@@ -94,10 +97,9 @@ def measure_training(**fields: Any) -> dict[str, Any]:
     ``flops_per_s`` are the operations that its tokens need (see ``training_flops``), a second.
     """
     spec = TrainingSpec(**fields)
-    if spec.contender == "SFTTrainer" and not HAS_TRL:
-        raise NotInstalled("trl is not installed")
+    seen: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
-        case = spec.case(Path(scratch))
+        case = spec.case(Path(scratch), seen)
         forget_peak()
         begun = time.perf_counter()
         tokens, seconds, first_step_s = CONTENDERS[spec.contender](case)
@@ -113,6 +115,7 @@ def measure_training(**fields: Any) -> dict[str, Any]:
             "first_step_s": first_step_s,
             "load_s": load_s,
             "memory": memory,
+            **seen,
             "padding_share": padding_share(case, rows) if spec.contender == "engine" else None,
             **(estimates(case, rows) if spec.contender == "engine" else {}),
         }
@@ -189,9 +192,5 @@ def _fused_sum(loss: str) -> Any:
         return lambda hidden, head, targets: linear_cross_entropy(
             hidden, head, targets, reduction="sum", options=options
         )
-    try:
-        liger = importlib.import_module("liger_kernel.transformers")
-    except ImportError as error:
-        raise NotInstalled("liger-kernel is not installed") from error
-    criterion = liger.LigerFusedLinearCrossEntropyLoss(reduction="sum")
+    criterion = importlib.import_module("liger_kernel.transformers").LigerFusedLinearCrossEntropyLoss(reduction="sum")
     return lambda hidden, head, targets: criterion(head, hidden, targets)
