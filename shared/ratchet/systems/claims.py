@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from ratchet.errors import ClaimLost, TransientError
 from ratchet.ledger import Ledger, Transaction
-from ratchet.ledger.ledger import next_counter
+from ratchet.ledger.ledger import clock, next_counter
 from ratchet.ledger.tables import ClaimRow
 from ratchet.settings.control import ControlSettings
 from ratchet.watchdog import LONGEST_CALL_S, Watchdog, WatchedThread
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 HEARTBEATS = 6
 """Heartbeats per lease, so that a few may fail before another worker takes the subject over."""
+
+CLOCK_TOLERANCE_S = 1.0
+"""Transactions that overlap may commit in another order than they began."""
 
 STATUS_S = 2.0
 """How often a changed status is written."""
@@ -126,20 +129,22 @@ def release(tx: Transaction, claim: Claim) -> None:
 def postpone(tx: Transaction, claim: Claim, rest_s: float) -> None:
     """Release the claim without counting a failure; the subject can be claimed again after ``rest_s``."""
     row = require(tx, claim)
-    row.owner, row.not_before_at = None, tx.now + rest_s
+    row.owner, row.heartbeat_at, row.not_before_at = None, tx.now, tx.now + rest_s
 
 
 def count_failure(tx: Transaction, claim: Claim, rest_s: float) -> ClaimRow:
     """Count a raised error against the subject, which can be claimed again after ``rest_s``."""
     row = require(tx, claim)
-    row.failures, row.owner, row.not_before_at = row.failures + 1, None, tx.now + rest_s
+    row.failures, row.owner, row.heartbeat_at = row.failures + 1, None, tx.now
+    row.not_before_at = tx.now + rest_s
     return row
 
 
 def count_kill(tx: Transaction, claim: Claim, rest_s: float) -> ClaimRow:
     """Count the death of the subject's process by a signal; the subject can be claimed again after ``rest_s``."""
     row = require(tx, claim)
-    row.kills, row.owner, row.not_before_at = row.kills + 1, None, tx.now + rest_s
+    row.kills, row.owner, row.heartbeat_at = row.kills + 1, None, tx.now
+    row.not_before_at = tx.now + rest_s
     return row
 
 
@@ -155,6 +160,25 @@ def inherited(session: Session, owner: str) -> list[Claim]:
         Claim(row.system, Subject(row.subject_kind, row.subject_id), owner, row.token, row.failures, row.kills)
         for row in rows
     ]
+
+
+def follow_clock(ledger: Ledger, system: str) -> None:
+    """Move leases and pauses back with a clock that was set back; else a dead owner would keep its claims for as long.
+
+    A row's last heartbeat then lies in the future. A living owner's next one writes the new time anyway.
+    """
+    with ledger.read() as session:
+        ahead = ClaimRow.heartbeat_at > clock(session) + CLOCK_TOLERANCE_S
+        if session.scalar(select(ClaimRow.token).where(ClaimRow.system == system, ahead).limit(1)) is None:
+            return
+    with ledger.write() as tx:
+        for row in tx.session.scalars(
+            select(ClaimRow).where(ClaimRow.system == system, ClaimRow.heartbeat_at > tx.now)
+        ):
+            back_s = row.heartbeat_at - tx.now
+            log.warning("the clock was set back: the claim on %s ends %.0f s earlier", row.subject_id, back_s)
+            row.heartbeat_at, row.claimed_at = tx.now, min(row.claimed_at, tx.now)
+            row.expires_at, row.not_before_at = row.expires_at - back_s, row.not_before_at - back_s
 
 
 def next_due_at(session: Session, system: str) -> float | None:

@@ -190,6 +190,7 @@ class Sweep(WatchedThread):
     def _check_claims(self) -> float:
         """Wake all lanes if a claim is due. Returns the seconds until the next one is."""
         try:
+            claims.follow_clock(self._ledger, self._system.name)
             with self._ledger.read() as session:
                 due_at = claims.next_due_at(session, self._system.name)
             rest_s = self._settings.timer_s if due_at is None else due_at - self._ledger.now()

@@ -226,3 +226,40 @@ def test_a_lost_claim_ends_the_keeper_without_a_problem() -> None:
     with beating(ClaimLost("another has it"), watchdog, pulse):
         wait_until(lambda: pulse.lost)
     assert watchdog.check() is None
+
+
+HOUR_S = 3600.0
+
+
+def written_an_hour_ahead(ledger: Ledger) -> None:
+    """As a row that was written before the clock was set back by an hour."""
+    with ledger.write() as tx:
+        for found in tx.session.scalars(select(ClaimRow)):
+            for column in ("claimed_at", "heartbeat_at", "expires_at", "not_before_at"):
+                setattr(found, column, getattr(found, column) + HOUR_S)
+
+
+def test_a_dead_owner_holds_its_claim_no_longer_where_the_clock_is_set_back(ledger: Ledger) -> None:
+    taken(ledger, "dead", lease_s=0.0)
+    written_an_hour_ahead(ledger)
+    assert take(ledger, "b") is None
+    claims.follow_clock(ledger, "another system")
+    assert take(ledger, "b") is None
+    claims.follow_clock(ledger, "mine")
+    assert take(ledger, "b") is not None
+
+
+def test_what_is_left_of_a_lease_or_a_pause_stays_where_the_clock_is_set_back(ledger: Ledger) -> None:
+    claim = taken(ledger, "living", lease_s=60.0)
+    written_an_hour_ahead(ledger)
+    claims.follow_clock(ledger, "mine")
+    found = row(ledger)
+    assert found is not None
+    assert 50.0 < found.expires_at - ledger.now() <= 60.0
+    with ledger.write() as tx:
+        claims.postpone(tx, claim, 30.0)
+    written_an_hour_ahead(ledger)
+    claims.follow_clock(ledger, "mine")
+    found = row(ledger)
+    assert found is not None
+    assert 20.0 < found.not_before_at - ledger.now() <= 30.0
