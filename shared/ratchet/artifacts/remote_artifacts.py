@@ -7,8 +7,8 @@ distinguished from damaged artifacts.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,8 @@ class RemoteArtifacts:
     def delete(self, artifact_id: str) -> None:
         """The manifest is deleted first, so that an incomplete artifact is never read."""
         with remote_errors(self.url):
-            for key in (self._key(artifact_id, MANIFEST_NAME), self._key(artifact_id)):
-                if self._fs.exists(key):
-                    self._fs.rm(key, recursive=True)
+            first = self._key(artifact_id, MANIFEST_NAME)
+            self._remove(artifact_id, sorted(self._listed(artifact_id), key=lambda key: key != first))
 
     def sweep_garbage(self, older_than_s: float) -> int:
         """Remove folders without a manifest whose newest file is older; returns the bytes freed."""
@@ -114,8 +113,18 @@ class RemoteArtifacts:
                     continue
                 if time.time() - max(self._modified_at(key, entry) for key, entry in keys.items()) >= older_than_s:
                     freed_bytes += sum(int(entry["size"]) for entry in keys.values())
-                    self._fs.rm(self._key(artifact_id), recursive=True)
+                    self._remove(artifact_id, keys)
         return freed_bytes
+
+    def _remove(self, artifact_id: str, keys: Iterable[str]) -> None:
+        """One request a file: servers that only look like S3 may refuse the one for many, because of its checksum."""
+        for key in keys:
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(key)
+        folder = self._key(artifact_id)
+        self._fs.invalidate_cache(folder)
+        if self._fs.exists(folder):  # on a file system with folders
+            self._fs.rm(folder, recursive=True)
 
     def _key(self, artifact_id: str, path: str = "") -> str:
         return "/".join(part for part in (self._root, checked_id(artifact_id), path) if part)

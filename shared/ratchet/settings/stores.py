@@ -61,7 +61,7 @@ class ArtifactSettings(Section):
         """Options for opening the file system. Raises SettingsError if the file of the key cannot be read."""
         options: dict[str, Any] = {}
         if self.endpoint:
-            config: dict[str, Any] = {"s3": {"addressing_style": "path"}}
+            config: dict[str, Any] = {"s3": {"addressing_style": "path"}, **_WITHOUT_CHECKSUMS}
             if is_local(self.endpoint):
                 config["proxies"] = {}  # none, also where the environment names one
             options |= {"endpoint_url": self.endpoint, "config_kwargs": config}
@@ -94,10 +94,17 @@ class RedisSettings(Section):
         return _with_password(self.url, self.password_file)
 
 
+_WITHOUT_CHECKSUMS = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+"""Servers that only look like S3 refuse the checksums of Amazon's; an artifact has its own."""
+
+
 def read_secret(path: Path) -> str:
     """The first line of a file. Raises SettingsError for one that cannot be read or is empty."""
     try:
-        secret = read_text(path, SettingsError).strip()
+        secret = read_text(path, SettingsError).removeprefix("\ufeff").strip()  # which editors on Windows write
     except SettingsError as error:
         raise SettingsError(f"the secret in {printable(path)} cannot be read: {error}") from error
     if not secret:

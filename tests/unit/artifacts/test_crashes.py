@@ -8,9 +8,11 @@ import signal
 import sys
 import uuid
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from ratchet.artifacts import ArtifactStore
 from ratchet.errors import ArtifactError, TransientError
 
@@ -86,6 +88,30 @@ def test_an_upload_without_its_manifest_is_not_an_artifact_and_is_swept(tmp_path
     assert not filesystem.exists(f"{root}/{artifact.id}")
     assert store.publish(model, "checkpoint", {}).id == artifact.id
     assert store.exists(artifact.id)
+
+
+def test_the_files_of_an_artifact_are_deleted_one_by_one_and_its_manifest_first(tmp_path: Path) -> None:
+    """Some servers that only look like S3 refuse to delete several with one request."""
+
+    class Single(MemoryFileSystem):  # type: ignore[misc] # fsspec has no types
+        protocol = "single"
+        removed: ClassVar[list[str]] = []
+
+        def rm_file(self, path: str) -> None:
+            self.removed.append(path.rpartition("/")[2])
+            super().rm_file(path)
+
+        def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+            assert not self.find(path), "several files at once"
+            super().rm(path, recursive, maxdepth)
+
+    fsspec.register_implementation("single", Single, clobber=True)
+    store = ArtifactStore(f"single://store-{uuid.uuid4().hex}", cache=tmp_path / "cache")
+    artifact = store.publish(make_model(tmp_path / "model"), "checkpoint", {})
+    store.delete(artifact.id)
+    assert Single.removed[0] == "manifest.json"
+    assert len(Single.removed) == len(artifact.manifest.files) + 1
+    assert list(store.ids()) == []
 
 
 def test_a_sweep_does_not_delete_the_upload_of_a_running_publisher(tmp_path: Path) -> None:

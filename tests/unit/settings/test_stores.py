@@ -59,6 +59,15 @@ def test_an_s3_store_is_opened_with_its_server_and_keys(secret: Path, tmp_path: 
     options = settings.artifacts.options
     assert (options["endpoint_url"], options["key"], options["secret"]) == ("http://hub:8333", "worker", "p@ss/w:rd")
     assert artifact_store(settings).url == "s3://ratchet/artifacts"
+    assert options["config_kwargs"]["request_checksum_calculation"] == "when_required"
+    assert options["config_kwargs"]["response_checksum_validation"] == "when_required"
+
+
+def test_a_secret_may_come_from_an_editor_on_windows(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xef\xbb\xbfpassword\r\n")
+    assert redis_url(Settings(redis={"url": "redis://hub/0", "password_file": tmp_path / "secret"})) == (
+        "redis://:password@hub/0"
+    )
 
 
 def test_doctor_knows_weak_passwords(secret: Path) -> None:
