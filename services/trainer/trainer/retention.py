@@ -29,7 +29,7 @@ from ratchet.ledger.retention import (
 )
 from ratchet.ledger.suites import unanswered_requests
 from ratchet.ledger.tables import ChallengeRow, CheckpointRow, ClaimRow, TaskRow
-from ratchet.systems import Work
+from ratchet.systems import Work, registry
 from ratchet.training_disk import kept_bytes, save_size
 from ratchet.training_memory import model_facts
 from sqlalchemy import select
@@ -153,7 +153,8 @@ def remove_old_history(work: Work) -> None:
     with work.read() as session:
         now = clock(session)
         kept = kept_checkpoints(session)
-        records = old_records(session, records_days, now, kept)
+        judges = [system.name for system in registry.known(session) if system.per_checkpoint]
+        records = old_records(session, records_days, now, kept, judges)
         has_events = has_old_events(session, events_days, now)
         causes = kept_causes(session, kept) if has_events else set()
     unnamed: set[str] = set()

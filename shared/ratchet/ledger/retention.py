@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select, update
+from sqlalchemy import and_, delete, exists, func, not_, or_, select, true, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ratchet.events.catalogue import CheckpointBroken, CheckpointDeployed, CheckpointRegressed, DeploymentRolledBack
 from ratchet.ledger.ledger import Transaction, counter_value
+from ratchet.ledger.pending import lacks_verdict
 from ratchet.ledger.suites import unanswered_requests, undecided
 from ratchet.ledger.tables import (
     BatchRow,
@@ -52,6 +53,9 @@ the next challenger and the next trial are compared with them."""
 
 EVENTS_AT_ONCE = 500
 """Events that one transaction looks at. It takes some 20 ms, and no other writer waits longer."""
+
+RECORDS_AT_ONCE = 200
+"""Records of each kind that one transaction removes."""
 
 UNSETTLED = ("submitted", "queued", "training")
 """States of batches whose events may still lead to a decision."""
@@ -223,11 +227,17 @@ class OldRecord:
 
 
 def old_records(
-    session: Session, days: int, now: float, kept: Collection[str], most: int = EVENTS_AT_ONCE
+    session: Session,
+    days: int,
+    now: float,
+    kept: Collection[str],
+    readers: Collection[str] = (),
+    most: int = RECORDS_AT_ONCE,
 ) -> list[OldRecord]:
     """Artifacts of answers, mined items and quarantined rows older than ``days``, at most so many of each.
 
-    Those of ``kept`` checkpoints and of their batches stay, as do mined items that correction has not seen yet.
+    Those of ``kept`` checkpoints and of their batches stay, as do answers on a suite in force until each of the systems
+    ``readers`` has given its verdict on them, and mined items that correction has not seen yet.
     """
     if days == 0:
         return []
@@ -236,6 +246,10 @@ def old_records(
         EvaluationRow.suite_id.in_(select(SuiteRow.id)),  # with the suite, time and checkpoint are read in an index
         EvaluationRow.created_at < before,
         EvaluationRow.artifact.not_like(f"{REMOVED}%"),
+        or_(
+            EvaluationRow.suite_id.in_(select(SuiteRow.id).where(SuiteRow.retired_at.is_not(None))),
+            and_(true(), *(not_(lacks_verdict(name, "checkpoint", EvaluationRow.checkpoint_id)) for name in readers)),
+        ),
     )
     seen = exists().where(
         VerdictRow.system == "correction",

@@ -25,7 +25,7 @@ from ratchet.ledger.tables import (
     VerdictRow,
 )
 from ratchet.removed import removed_after
-from ratchet.systems import Subject, Work, claims
+from ratchet.systems import Subject, Work, claims, registry
 from sqlalchemy import select, update
 from trainer.planning import open_segment
 from trainer.retention import (
@@ -329,10 +329,11 @@ def test_a_disk_with_room_for_a_few_checkpoints_never_fills_up(
     assert (kept[0], kept[-1], len(kept)) == (False, True, 16)
 
 
-def with_history(home: Home, days_old: int) -> tuple[str, str]:
+def with_history(home: Home, days_old: int, undecided: str = "") -> tuple[str, str]:
     """Two tested checkpoints, and so many after them that they are not among the newest; all are that old.
 
-    Returns the artifacts of their records. The first one is the champion.
+    Returns the artifacts of their records. The first one is the champion; on the second all systems have decided, but
+    for ``undecided``.
     """
     first, second = (home.add_checkpoint() for _ in range(2))
     home.add_record(first, "eval", lambda item: item.level == 1)
@@ -346,16 +347,11 @@ def with_history(home: Home, days_old: int) -> tuple[str, str]:
         at = tx.now - days_old * 86_400
         tx.session.execute(update(EvaluationRow).values(created_at=at))
         tx.session.execute(update(OutboxRow).values(created_at=at, relayed_at=at))
-        judged = {
-            "system": "comparison",
-            "subject_kind": "checkpoint",
-            "outcome": "ranked",
-            "reason": "",
-            "numbers": {},
-        }
-        for id in (first, second):  # with a verdict of each, they are no open contenders
-            judged |= {"system": "deployment", "subject_id": id, "worker": "", "created_at": at, "took_s": 0.0}
-            tx.session.add(VerdictRow(**judged))
+        told = {"subject_kind": "checkpoint", "subject_id": second, "outcome": "", "reason": "", "numbers": {}}
+        told |= {"worker": "", "created_at": at, "took_s": 0.0}
+        for system in registry.known(tx.session):
+            if system.per_checkpoint and system.name != undecided:
+                tx.session.add(VerdictRow(system=system.name, **told))
         for n in range(5):
             event = {"name": "queue.low", "cause": None, "body": "{}", "created_at": at, "relayed_at": at}
             tx.session.add(OutboxRow(event_id=f"old-{n}", **event))
@@ -375,6 +371,14 @@ def test_old_records_go_after_as_many_days_as_the_setting_says(home: Home, work:
     with home.ledger.read() as session:
         named = set(session.scalars(select(EvaluationRow.artifact)))
     assert named == {champions, removed_after(10) if is_removed else other}
+
+
+@pytest.mark.parametrize("undecided", ["calibration", "deployment"])
+def test_answers_stay_until_each_system_has_decided(home: Home, work: Work, undecided: str) -> None:
+    _, other = with_history(home, days_old=20, undecided=undecided)
+    set_retention(work, records_days=10)
+    remove_old_history(work)
+    assert home.artifacts.exists(other)
 
 
 @pytest.mark.parametrize("days", [0, 10, 30])
