@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
+from ratchet.disk import disk_errors
 from ratchet.errors import ArtifactError, ClaimLost, RatchetError, ServingError
 from ratchet.evaluation.record import Evaluation
 from ratchet.failpoint import failpoint
@@ -136,7 +137,8 @@ class Rehearsal:
         source = self.work.artifacts.fetch(self.champion.artifact)
         folder = self.work.folder / "planted"
         copy = partial(damaged_copy, source, folder, self.name)
-        planted = patiently(self.work, "rollback drill: making a damaged copy", copy)
+        with disk_errors(self.work.folder):
+            planted = patiently(self.work, "rollback drill: making a damaged copy", copy)
         self.work.commit(lambda tx: drills.note_planted(tx, self.row.id, planted.artifact))
         publish = partial(self.work.artifacts.publish, folder, "checkpoint", {"drill": self.row.id}, consume=True)
         patiently(self.work, "rollback drill: publishing the damaged copy", publish)
