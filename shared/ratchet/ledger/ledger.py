@@ -42,6 +42,10 @@ LINK = {
 """libpq parameters to give up a connection to a server without power or network, which by default takes a quarter of an
 hour or never happens. ``options`` is not used because PgBouncer rejects it."""
 
+CONNECTIONS, MOST_CONNECTIONS = 1, 6
+"""Connections to PostgreSQL that a process keeps, and the most that it opens for a moment. A dozen workers then fit
+into a server that allows twenty, as small managed ones do."""
+
 # A function in FROM is called before those that are selected. A lock_timeout set by the role or the URL is kept.
 TAKE_WRITER_LOCK = text(
     "SELECT pg_advisory_xact_lock(:key) FROM "
@@ -193,8 +197,15 @@ def _disk_of_sqlite(url: str) -> RatchetError | None:
 def _open(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        link = {name: value for name, value in LINK.items() if name not in parsed.query}
-        engine = create_engine(parsed, pool_pre_ping=True, connect_args=link)
+        link: dict[str, int | None] = {name: value for name, value in LINK.items() if name not in parsed.query}
+        link["prepare_threshold"] = None  # prepared statements are lost behind a PgBouncer that pools transactions
+        engine = create_engine(
+            parsed,
+            pool_pre_ping=True,
+            pool_size=CONNECTIONS,
+            max_overflow=MOST_CONNECTIONS - CONNECTIONS,
+            connect_args=link,
+        )
         event.listen(engine, "before_cursor_execute", _store_any_text, retval=True)
         return engine
     if parsed.database:

@@ -21,6 +21,7 @@ from ratchet.watchdog import LONGEST_CALL_S
 from sqlalchemy import JSON, delete, func, insert, select, text
 
 from tests.support.postgres import Postgres
+from tests.support.workers import wait_until
 
 
 def count(ledger: Ledger, name: str) -> int:
@@ -253,3 +254,23 @@ def test_a_damaged_file_is_named_with_the_way_out(tmp_path: Path, content: bytes
         pytest.raises(DamagedLedger, match=r"ledger.db is damaged .*`ratchet backup restore FOLDER --force`"),
     ):
         ledger.now()
+
+
+OURS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state IS NOT NULL")
+
+
+@pytest.mark.parametrize("engine", ["postgresql"])
+def test_a_process_keeps_one_connection_to_postgresql_and_prepares_nothing(ledger: Ledger) -> None:
+    """A dozen workers fit into a server of twenty connections, and behind a PgBouncer that pools transactions."""
+    with ledger.read() as first, ledger.read() as second:
+        for session in (first, second):
+            for _ in range(10):
+                session.execute(select(func.count()).select_from(VerdictRow))
+        prepared = first.execute(text("SELECT count(*) FROM pg_prepared_statements")).scalar_one()
+        assert (prepared, second.execute(OURS).scalar_one()) == (0, 2)
+
+    def connections() -> int:
+        with ledger.read() as session:
+            return int(session.execute(OURS).scalar_one())
+
+    wait_until(lambda: connections() == 1, what="the end of the second connection")
