@@ -19,7 +19,7 @@ ENV PATH=/opt/ratchet/bin:/opt/code/bin:$PATH \
     PYTHONPATH=/opt/code \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    HF_HOME=/tmp/huggingface \
+    HF_HOME=/var/lib/ratchet/huggingface \
     RATCHET_HOME=/var/lib/ratchet \
     RATCHET_CONTROL__ALIVE_FILE=/tmp/alive
 WORKDIR /var/lib/ratchet
