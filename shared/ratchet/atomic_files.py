@@ -5,6 +5,7 @@ It does not know what a file contains, or how disk errors are explained (see rat
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import tempfile
@@ -18,6 +19,8 @@ from ratchet.errors import TransientError
 log = logging.getLogger(__name__)
 
 _READABLE, _OWNER = 0o644, 0o700
+_NOT_FOR_FOLDERS = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF})
+_WITHOUT_MODES = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS})
 
 _unwritten: set[Path] = set()
 
@@ -48,7 +51,10 @@ def atomic_replace(path: Path, *, durable: bool = False, mode: int | None = None
         draft = Path(name)
         try:
             yield draft
-            os.fchmod(handle, _READABLE & (_OWNER | path.parent.stat().st_mode) if mode is None else mode)
+            if mode is None:
+                try_chmod(handle, _READABLE & (_OWNER | path.parent.stat().st_mode))
+            else:  # a password, say, which must not be readable where modes cannot be set
+                os.fchmod(handle, mode)
             if durable:
                 os.fsync(handle)
             os.replace(draft, path)
@@ -77,9 +83,21 @@ def write_best_effort(path: Path, text: str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in ``folder`` (new, renamed, removed) survive a power cut."""
+    """Make the names in ``folder`` (new, renamed, removed) survive a power cut, where its file system can do that."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_FOLDERS:
+            raise
     finally:
         os.close(handle)
+
+
+def try_chmod(handle: int, mode: int) -> None:
+    """Set the mode of an open file, where its file system has modes: a drive of Windows or of a server has none."""
+    try:
+        os.fchmod(handle, mode)
+    except OSError as error:
+        if error.errno not in _WITHOUT_MODES:
+            raise

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -124,6 +124,17 @@ def private_folder(folder: Path) -> None:
 def others_may_enter(folder: Path) -> bool:
     """Whether users of other groups can list or enter the folder."""
     return folder.is_dir() and bool(folder.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH))
+
+
+NOT_LOCAL = frozenset({"9p", "cifs", "drvfs", "exfat", "fuse.sshfs", "nfs", "nfs4", "smb3", "smbfs", "vfat"})
+"""File systems of servers and of drives of Windows, on which locks and SQLite's write-ahead log cannot be relied on."""
+
+
+def file_system(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:
+    """The type of the file system of a folder. ``mounts`` are the mount points with their types."""
+    place = nearest_existing(folder.resolve())
+    found = {point: kind for point, kind in mounts if place.is_relative_to(point)}
+    return found[max(found, key=len)] if found else ""
 
 
 def require_writable(folder: Path) -> None:

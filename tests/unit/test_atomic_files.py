@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ratchet.atomic_files import atomic_replace, atomic_write, write_best_effort
+from ratchet.atomic_files import atomic_replace, atomic_write, sync_folder, write_best_effort
 from ratchet.errors import TransientError
 
 from tests.support.disk import SmallDisk, fill, free
@@ -86,3 +88,35 @@ def test_any_writer_can_fill_the_draft(tmp_path: Path) -> None:
 def test_a_secret_is_written_for_its_owner_only(tmp_path: Path) -> None:
     atomic_write(tmp_path / "password", "secret", mode=0o600)
     assert (tmp_path / "password").stat().st_mode & 0o777 == 0o600
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, name: str, number: int, *, folders: bool = False) -> None:
+    """As on a file system that lacks this call."""
+    real = getattr(os, name)
+
+    def call(handle: int, *arguments: int) -> None:
+        if folders and not stat.S_ISDIR(os.fstat(handle).st_mode):
+            return real(handle, *arguments)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, name, call)
+
+
+def test_a_file_system_without_modes_or_syncing_of_folders_is_tolerated_where_that_is_safe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(monkeypatch, "fchmod", errno.EPERM)
+    refusing(monkeypatch, "fsync", errno.EINVAL, folders=True)
+    atomic_write(tmp_path / "status", "ready", durable=True)
+    assert (tmp_path / "status").read_text() == "ready"
+    with pytest.raises(PermissionError):
+        atomic_write(tmp_path / "password", "secret", mode=0o600)
+    assert not (tmp_path / "password").exists()
+
+
+def test_a_folder_that_cannot_be_synced_for_another_reason_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(monkeypatch, "fsync", errno.EIO, folders=True)
+    with pytest.raises(OSError, match="Input/output error"):
+        sync_folder(tmp_path)

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 from ratchet.atomic_files import atomic_write
-from ratchet.disk import disk_errors, home_errors, keep_private, others_may_enter, require_writable
+from ratchet.disk import (
+    NOT_LOCAL,
+    disk_errors,
+    file_system,
+    home_errors,
+    keep_private,
+    others_may_enter,
+    require_writable,
+)
 from ratchet.errors import RatchetError, SettingsError, TransientError
 
 from tests.support.disk import SmallDisk
@@ -85,3 +93,13 @@ def test_a_file_for_others_is_readable_where_its_folder_is(tmp_path: Path) -> No
     tmp_path.chmod(0o755)
     atomic_write(tmp_path / "report.html", "for others")
     assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o644
+
+
+def test_the_file_system_of_a_folder_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
+    mounts = [("/", "ext4"), (str(tmp_path / "mnt"), "cifs"), (str(tmp_path / "mnt-of-mine"), "xfs")]
+    (tmp_path / "mnt").mkdir()
+    assert file_system(tmp_path / "mnt" / "home", mounts) == "cifs"
+    assert file_system(tmp_path, mounts) == "ext4"
+    assert file_system(tmp_path, []) == ""
+    assert {"cifs", "nfs4"} <= NOT_LOCAL
+    assert not {"ext4", "xfs", "btrfs", "overlay", "tmpfs", "apfs"} & NOT_LOCAL

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.artifacts.manifest import MANIFEST_NAME, Kind, Manifest, ManifestFile, checked_id
-from ratchet.atomic_files import sync_folder
+from ratchet.atomic_files import sync_folder, try_chmod
 from ratchet.disk import disk_errors, private_folder
 from ratchet.errors import ArtifactError
 from ratchet.file_lock import FileLock, is_locked
@@ -155,7 +155,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _hash(target: Path, path: str, mode: int) -> ManifestFile:
     with open(target, "rb") as file:
-        os.fchmod(file.fileno(), mode)
+        try_chmod(file.fileno(), mode)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
         return ManifestFile(path=path, sha256=sha256, size_bytes=file.tell())
@@ -169,7 +169,7 @@ def _write(target: Path, chunks: Iterable[bytes], path: str, mode: int) -> Manif
             size_bytes += len(chunk)
             file.write(chunk)
         file.flush()
-        os.fchmod(file.fileno(), mode)
+        try_chmod(file.fileno(), mode)
         os.fsync(file.fileno())
     return ManifestFile(path=path, sha256=digest.hexdigest(), size_bytes=size_bytes)
 

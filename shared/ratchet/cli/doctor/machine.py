@@ -24,7 +24,7 @@ from ratchet.capacity import (
     training_problem,
 )
 from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problems
-from ratchet.disk import others_may_enter, require_writable
+from ratchet.disk import NOT_LOCAL, file_system, others_may_enter, require_writable
 from ratchet.errors import RatchetError
 from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
@@ -73,8 +73,16 @@ def disk(settings: Settings) -> Finding:
 
 
 def home(settings: Settings) -> Finding:
-    """Whether other users of this machine are kept out of the home, which holds rows and answers."""
+    """Whether the home is on a local disk, and closed to other users of this machine: it holds rows and answers."""
     folder = settings.home.resolve()
+    kind = file_system(folder, ((each.mountpoint, each.fstype) for each in psutil.disk_partitions(all=True)))
+    if kind in NOT_LOCAL and settings.ledger.url is None:
+        return Finding(
+            "home",
+            "note",
+            f"{folder} is on a file system of type {kind}, where locks and SQLite cannot be relied on: name a home on "
+            "a local disk (--home or RATCHET_HOME)",
+        )
     if others_may_enter(folder):
         return Finding("home", "note", f"other users can read {folder}, with rows and answers: chmod 700 {folder}")
     return Finding("home", "ok", f"{folder} is closed to other users" if folder.exists() else f"no {folder} yet")
