@@ -7,7 +7,7 @@ passes must end when they no longer help. Which rows a batch holds is decided in
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from ratchet.user_tasks.supply import (
     ACTIVE,
     USED_UP,
     corrections_over,
+    count_stored,
     passes_over,
     stored_batches,
     stored_lines,
@@ -82,6 +83,10 @@ def made_of_rows() -> ColumnElement[bool]:
     return and_(BatchRow.origin == NAME, BatchRow.provenance["generator"].as_string() == ROWS)
 
 
+def _is_made_of_rows(batch: BatchRow) -> bool:
+    return batch.origin == NAME and batch.provenance.get("generator") == ROWS
+
+
 def find(session: Session, settings: Settings) -> list[Subject]:
     """The next batch of rows if one is wanted, then tasks that may be used up."""
     tasks = [task for task in all_tasks(session, "user") if task.state == ACTIVE]
@@ -101,10 +106,10 @@ def _is_wanted(session: Session, tasks: Sequence[TaskRow]) -> bool:
 
     A new task does not wait for the others.
     """
-    taught = [task for task in tasks if passes_over(task) is None and stored_batches(session, task.name)]
+    taught = [task for task in tasks if passes_over(task) is None and count_stored(session, task.name)]
     if any(_is_new(task) for task in taught):
         return True
-    open_batches = _open_batches(session, made_of_rows())
+    open_batches = _open_batches(session, _is_made_of_rows)
     is_waiting = any(batch.state in ("submitted", "queued") for batch in open_batches)
     return bool(taught) and not is_waiting and len(open_batches) < AHEAD
 
@@ -114,13 +119,19 @@ def _is_new(task: TaskRow) -> bool:
     return task.passes == 0 and task.best_id is None
 
 
-def _open_batches(session: Session, which: ColumnElement[bool]) -> list[BatchRow]:
-    """Batches that wait, are in training, or are trained and not measured yet."""
+def _open_batches(session: Session, which: Callable[[BatchRow], bool]) -> list[BatchRow]:
+    """Batches that wait, are in training, or are trained and not measured yet.
+
+    These are few, and found by indexes. Which of them are meant is not asked in SQL: SQLite would look through all
+    batches of their origin.
+    """
     waits = and_(BatchRow.state == "submitted", lacks_verdict(GATE, "batch", BatchRow.id))
     trains = and_(BatchRow.state.in_(("queued", "training")), lacks_verdict(TRAINER, "batch", BatchRow.id))
-    last = select(func.max(CheckpointRow.ordinal)).where(CheckpointRow.batch_id == BatchRow.id).scalar_subquery()
-    unmeasured = and_(BatchRow.state == "trained", last > _measured_ordinal(session))
-    return list(session.scalars(select(BatchRow).where(which, or_(waits, trains, unmeasured))))
+    ids = [id for state in (waits, trains) for id in session.scalars(select(BatchRow.id).where(state))]
+    newer = select(CheckpointRow.batch_id).where(CheckpointRow.ordinal > _measured_ordinal(session))
+    saved_from = select(BatchRow.id, BatchRow.state).where(BatchRow.id.in_(list(session.scalars(newer.distinct()))))
+    ids += [id for id, state in session.execute(saved_from) if state == "trained"]
+    return [batch for batch in session.scalars(select(BatchRow).where(BatchRow.id.in_(ids))) if which(batch)]
 
 
 def _measured_ordinal(session: Session) -> int:
@@ -281,7 +292,7 @@ def _range(numbers: set[int]) -> str:
 
 def _end_subject(session: Session, task: TaskRow) -> Subject:
     """The end of what has been stored so far; more rows make another subject, and so does another way of judging."""
-    return Subject(END, f"{task.name}/{len(stored_batches(session, task.name))}/{task.version}")
+    return Subject(END, f"{task.name}/{count_stored(session, task.name)}/{task.version}")
 
 
 def _why_used_up(session: Session, settings: Settings, task: TaskRow) -> str | None:
@@ -291,12 +302,12 @@ def _why_used_up(session: Session, settings: Settings, task: TaskRow) -> str | N
     )
     if session.scalar(at_gate.limit(1)) is not None:
         return None
-    if not stored_batches(session, task.name):
+    if not count_stored(session, task.name):
         return _why_without_rows(session, task.name)
     over = passes_over(task)
     if over is None or can_teacher_go_on(session, settings, task):
         return None
-    if _open_batches(session, or_(made_of_rows(), BatchRow.origin == "correction")):
+    if _open_batches(session, lambda batch: batch.origin == "correction" or _is_made_of_rows(batch)):
         return None
     if not corrections_over(task) and not _is_correction_settled(session):
         return None
@@ -334,7 +345,7 @@ def _end(work: Work) -> Outcome:
     with work.read() as session:
         task = session.get_one(TaskRow, name)
         why = _why_used_up(session, work.settings, task)
-        has_rows = bool(stored_batches(session, name))
+        has_rows = count_stored(session, name) > 0
         is_same = _end_subject(session, task) == work.subject
     if why is None or not is_same:
         return NotReady(f"what is left of {name}")

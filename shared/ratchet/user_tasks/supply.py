@@ -65,6 +65,12 @@ def stored_batches(session: Session, task: str) -> list[BatchRow]:
     return list(session.scalars(query.order_by(BatchRow.submitted_at, BatchRow.id)))
 
 
+def count_stored(session: Session, task: str) -> int:
+    """How many batches the task's training rows are in, without reading them."""
+    query = select(func.count()).select_from(BatchRow).where(BatchRow.task == task, BatchRow.state == STORED)
+    return session.scalar(query) or 0
+
+
 def stored_lines(artifacts: ArtifactStore, batches: Iterable[BatchRow]) -> Iterator[str]:
     """The rows of stored batches as lines of JSON, in a fixed order."""
     for batch in batches:
