@@ -20,6 +20,7 @@ from ratchet.ledger.deployments import serving
 from ratchet.ledger.ledger import clock
 from ratchet.ledger.lineage import lineage
 from ratchet.ledger.retention import (
+    decisions_made,
     has_old_events,
     kept_causes,
     kept_checkpoints,
@@ -152,6 +153,7 @@ def remove_old_history(work: Work) -> None:
     events_days, records_days = work.settings.retention.events_days, work.settings.retention.records_days
     with work.read() as session:
         now = clock(session)
+        decisions = decisions_made(session)
         kept = kept_checkpoints(session)
         judges = [system.name for system in registry.known(session) if system.per_checkpoint]
         records = old_records(session, records_days, now, kept, judges)
@@ -160,7 +162,7 @@ def remove_old_history(work: Work) -> None:
     unnamed: set[str] = set()
 
     def remove(tx: Transaction) -> None:
-        if kept_checkpoints(tx.session) <= kept:  # else a decision has been made meanwhile: the next pass knows it
+        if decisions_made(tx.session) == decisions:  # else the next pass knows what the new one rests on
             unnamed.update(remove_records(tx, records, records_days))
 
     if records:
@@ -170,7 +172,7 @@ def remove_old_history(work: Work) -> None:
 
     def remove_some(tx: Transaction) -> None:
         nonlocal has_events
-        is_current = kept_checkpoints(tx.session) <= kept
+        is_current = decisions_made(tx.session) == decisions
         has_events = is_current and remove_old_events(tx, events_days, causes) is not None
 
     until = time.monotonic() + PASS_S

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import and_, delete, exists, func, not_, or_, select, true, update
+from sqlalchemy import and_, delete, exists, func, not_, or_, select, true, tuple_, update
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ratchet.events.catalogue import CheckpointBroken, CheckpointDeployed, CheckpointRegressed, DeploymentRolledBack
@@ -114,25 +114,43 @@ def _best_of_suites(session: Session) -> set[str]:
     return found
 
 
+def decisions_made(session: Session) -> tuple[int, int, int]:
+    """How many deployments, challenges and regressions there are: while it stays, so does what is kept."""
+    deployments, challenges = (session.scalar(select(func.max(table.id))) for table in (DeploymentRow, ChallengeRow))
+    regressions = session.scalar(select(func.count()).select_from(RegressionRow))
+    return deployments or 0, challenges or 0, regressions or 0
+
+
 def kept_causes(session: Session, kept: Collection[str]) -> set[str]:
     """Ids of the events that woke a system for its verdict on one of these checkpoints, on its batch, or on a batch
     whose training has not ended."""
-    subjects = set(kept)
+    records: set[str] = set()
+    batches = set(session.scalars(select(BatchRow.id).where(BatchRow.state.in_(UNSETTLED))))
     for some in _chunks(kept):
-        subjects |= set(session.scalars(select(EvaluationRow.id).where(EvaluationRow.checkpoint_id.in_(some))))
-        batches = select(CheckpointRow.batch_id).where(CheckpointRow.id.in_(some))
-        subjects |= {id for id in session.scalars(batches) if id is not None}
-    subjects |= set(session.scalars(select(BatchRow.id).where(BatchRow.state.in_(UNSETTLED))))
-    # The unique key of a verdict begins with its system and kind: with them the query reads an index.
-    keys = session.execute(select(VerdictRow.system, VerdictRow.subject_kind).distinct()).all()
+        records |= set(session.scalars(select(EvaluationRow.id).where(EvaluationRow.checkpoint_id.in_(some))))
+        saved_from = select(CheckpointRow.batch_id).where(CheckpointRow.id.in_(some))
+        batches |= {id for id in session.scalars(saved_from) if id is not None}
+    subjects = {"checkpoint": kept, "mined": kept, "request": records, "batch": batches, "coverage": batches}
     causes: set[str] = set()
-    for system, kind in keys:
-        for some in _chunks(subjects):
+    for system, kind in _decided_kinds(session):
+        for some in _chunks(subjects.get(kind, ())):
             query = select(VerdictRow.cause).where(
                 VerdictRow.system == system, VerdictRow.subject_kind == kind, VerdictRow.subject_id.in_(some)
             )
             causes |= {cause for cause in session.scalars(query) if cause is not None}
     return causes
+
+
+def _decided_kinds(session: Session) -> Iterator[tuple[str, str]]:
+    """The systems with the kinds of subjects that they have given verdicts on, each pair found by its own step into the
+    index of verdicts, which begins with both."""
+    last = ("", "")
+    key = (VerdictRow.system, VerdictRow.subject_kind)
+    while (
+        found := session.execute(select(*key).where(tuple_(*key) > last).order_by(*key).limit(1)).first()
+    ) is not None:
+        last = (found.system, found.subject_kind)
+        yield last
 
 
 def removed_events(session: Session) -> int:
