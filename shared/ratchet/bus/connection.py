@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -21,7 +22,18 @@ RETRIES = 3
 
 def redis_url(settings: Settings) -> str:
     """The configured server, or the embedded one below home. Raises TransientError if that does not run."""
-    return settings.redis.address or embedded_url(settings)
+    return verifying(settings.redis.address or embedded_url(settings))
+
+
+def verifying(url: str) -> str:
+    """The URL with the certificate of a TLS server verified, unless it says how: Celery takes any otherwise.
+
+    ``ssl_ca_certs=FILE`` in it names the certificates of a private authority.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in parse_qs(parts.query):
+        return url
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "ssl_cert_reqs=required")))))
 
 
 def connect(url: str) -> Redis:

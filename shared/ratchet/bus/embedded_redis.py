@@ -6,6 +6,7 @@ All its files are in one folder. It does not know what is stored in it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import secrets
 import shutil
@@ -32,6 +33,8 @@ from ratchet.lines import split_lines
 from ratchet.ports import LOOPBACK, free_port, is_free, require_free
 from ratchet.processes.managed_process import end_with_parent
 from ratchet.settings import Settings
+
+log = logging.getLogger(__name__)
 
 OLDEST_MAJOR = 7
 
@@ -134,7 +137,7 @@ class EmbeddedRedis:
         executable = server_executable()
         lock = self._lock()
         try:
-            self._start_on_some_port(executable, lock)
+            self._start_with_data(executable, lock)
         finally:
             lock.release()  # the server has inherited it
         atomic_write(self.folder / "url", self.url + "\n", mode=0o600)
@@ -167,6 +170,15 @@ class EmbeddedRedis:
             time.sleep(_POLL_S)
         return lock
 
+    def _start_with_data(self, executable: Path, lock: FileLock) -> None:
+        try:
+            self._start_on_some_port(executable, lock)
+        except TransientError:
+            require_writable(self.folder)  # a full disk, where there is no log either
+            if not self._set_aside():
+                raise
+            self._start_on_some_port(executable, lock)
+
     def _start_on_some_port(self, executable: Path, lock: FileLock) -> None:
         for attempts_left in reversed(range(_FREE_PORT_TRIES)):
             self._choose_port()
@@ -174,8 +186,21 @@ class EmbeddedRedis:
             if self._is_ready(self._process):
                 return
             if attempts_left == 0 or self._fixed_port or is_free(self.port):
-                require_writable(self.folder)  # a full disk, where there is no log either
                 raise TransientError(f"{executable} ended at once. The end of its log:\n{self._log_tail()}")
+
+    def _set_aside(self) -> bool:
+        """Move data that the server cannot read out of its way; returns whether there was any.
+
+        A newer version may have written it, or a power cut have damaged it. What it holds, the ledger holds too.
+        """
+        data = self.folder / "data"
+        if not data.is_dir() or not any(data.iterdir()):
+            return False
+        aside = self.folder / "data.unreadable"
+        shutil.rmtree(aside, ignore_errors=True)
+        data.rename(aside)
+        log.warning("Redis cannot start with the data in %s, and starts without; they are now in %s", data, aside)
+        return True
 
     def _choose_port(self) -> None:
         if self._fixed_port:

@@ -76,7 +76,9 @@ class RedisSettings(Section):
     """The server for events and queues."""
 
     url: SecretStr | None = Field(
-        None, description="Such as redis://:password@host:6379/0. Default: an embedded server below home."
+        None,
+        description="Such as redis://:password@host:6379/0, or rediss://host/0?ssl_ca_certs=FILE for TLS with a "
+        "private authority. Default: an embedded server below home.",
     )
     password_file: Path | None = Field(None, description="File with the password of `redis.url`, where it names none.")
     port: int = Field(0, ge=0, le=65535, description="Port of the embedded server; 0 takes a free one.")
