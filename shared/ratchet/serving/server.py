@@ -8,6 +8,7 @@ import importlib
 import logging
 import math
 import os
+import resource
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from ratchet.serving.guard import Guard
 from ratchet.serving.model_manager import ModelManager
 from ratchet.serving.server_home import ServerHome, StateFile, server_token
 from ratchet.settings import Settings
+from ratchet.settings.serving import ServingSettings
 from ratchet.slow_clients import ImpatientProtocol
 from ratchet.watchdog import Watchdog
 
@@ -34,6 +36,11 @@ log = logging.getLogger("ratchet.serving")
 
 SWITCH_INTERVAL_S = 0.0005
 """Decoding releases the GIL at every torch operation; with Python's default of 5 ms it would wait too long for it."""
+
+
+IDLE_CONNECTIONS = 1_000
+"""Beside those with a request. Connections that send none are closed after a while (see ratchet.slow_clients)."""
+OTHER_FILES = 512
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,6 +94,7 @@ def serve_by(
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=math.ceil(settings.serving.drain_s),
+        limit_concurrency=most_connections(settings.serving),
     )
     uvicorn_server = uvicorn.Server(config)
     threading.Thread(target=_import_torch, args=(share,), name="import-torch", daemon=True).start()
@@ -97,6 +105,20 @@ def serve_by(
         uvicorn_server.run(sockets=[listener])
     finally:
         engine.close()  # the guard keeps running, to end a process that hangs after this
+
+
+def most_connections(settings: ServingSettings) -> int:
+    """Connections that are answered at a time; one more gets a 503. Those of requests that wait or run all fit.
+
+    The limit of open files is raised for them, since a server without a free one accepts nobody.
+    """
+    most = settings.max_queue + settings.max_batch + IDLE_CONNECTIONS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most + OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return most
 
 
 def _import_torch(share: GpuLimit | None) -> None:

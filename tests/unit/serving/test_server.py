@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from pathlib import Path
 
 import pytest
 from ratchet.serving import server
+from ratchet.serving.server import OTHER_FILES, most_connections
+from ratchet.settings.serving import ServingSettings
 
 
 def refused(folder: Path, serving: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -27,3 +30,15 @@ def test_the_host_follows_the_setting(tmp_path: Path, capsys: pytest.CaptureFixt
     """The address is one of those that are kept for documents, and no machine's."""
     said = refused(tmp_path, 'host = "192.0.2.1"\nport = 0', capsys)
     assert "of 192.0.2.1 cannot be bound" in said
+
+
+def test_a_limit_of_connections_leaves_room_for_all_requests_and_their_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        most = most_connections(ServingSettings(max_queue=700, max_batch=50))
+        assert 750 < most < 5_000
+        allowed = most + OTHER_FILES if hard == resource.RLIM_INFINITY else min(most + OTHER_FILES, hard)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (allowed, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
