@@ -65,8 +65,9 @@ def classes_in_backoff(session: Session, more: Iterable[ImpactRow] = ()) -> dict
 
 def trained_corrections(session: Session, more: Iterable[ImpactRow] = (), most: int = HISTORY) -> list[CorrectionBatch]:
     """The newest ``most`` trained correction batches, the oldest first, with the newest impact on each class."""
-    query = select(BatchRow).where(BatchRow.origin == "correction", BatchRow.state == "trained")
-    batches = session.scalars(query.order_by(BatchRow.submitted_at.desc()).limit(most)).all()[::-1]
+    columns = select(BatchRow.id, BatchRow.provenance)  # and not the reports, which are as long
+    query = columns.where(BatchRow.origin == "correction", BatchRow.state == "trained")
+    batches = session.execute(query.order_by(BatchRow.submitted_at.desc()).limit(most)).all()[::-1]
     measured = select(ImpactRow).where(ImpactRow.batch_id.in_([batch.id for batch in batches]))
     impacts: dict[str, dict[str, GainsAndLosses]] = {}
     for row in (*session.scalars(measured.order_by(ImpactRow.created_at, ImpactRow.checkpoint_id)), *more):

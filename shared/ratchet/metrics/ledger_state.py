@@ -69,7 +69,7 @@ def queue(session: Session, _now: float, settings: Settings) -> Iterator[GaugeMe
         ("state",),
         (((state,), float(counts.get(state, 0))) for state in dict.fromkeys((*BATCH_STATES, *counts))),
     )
-    quarantined = session.scalar(select(func.sum(BatchRow.quarantined))) or 0
+    quarantined = session.scalar(select(func.sum(BatchRow.quarantined)).where(BatchRow.quarantined > 0)) or 0
     yield single("ratchet_quarantined_examples", "Rows in quarantine.", float(quarantined))
 
 
@@ -132,9 +132,18 @@ def lineage(session: Session, _now: float, settings: Settings) -> Iterator[Gauge
     )
 
 
+NEWEST_QUARANTINED = 200
+"""Batches that are looked at for the time of the last quarantine."""
+
+
 def _last_quarantine(session: Session) -> float:
+    """Of the batches that were submitted last: verdicts have no index by their outcome."""
+    newest = select(BatchRow.id).where(BatchRow.state == "quarantined").order_by(BatchRow.submitted_at.desc())
     query = select(func.max(VerdictRow.created_at)).where(
-        VerdictRow.system == "training", VerdictRow.outcome == "quarantined"
+        VerdictRow.system == "training",
+        VerdictRow.subject_kind == "batch",
+        VerdictRow.subject_id.in_(newest.limit(NEWEST_QUARANTINED)),
+        VerdictRow.outcome == "quarantined",
     )
     return session.scalar(query) or 0.0
 

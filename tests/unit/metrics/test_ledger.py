@@ -316,6 +316,7 @@ def test_the_last_drill_is_exported_with_the_age_at_which_another_is_due(
 def test_a_diverged_batch_is_exported_with_its_time(told: Ledger, ask: Ask) -> None:
     assert ask(told)["ratchet_training_quarantined_timestamp_seconds"] == 0
     with told.write() as tx:
+        tx.session.get_one(BatchRow, batch_id(1)).state = "quarantined"
         tx.session.add(verdict("training", "batch", batch_id(1), "quarantined", tx.now, reason="the loss diverged"))
     assert ask(told)["ratchet_training_quarantined_timestamp_seconds"] > 1e9
 
