@@ -33,6 +33,7 @@ from ratchet.processes.messages import (
     ProgressReport,
     Ready,
     RunTarget,
+    ServerConnection,
     ServerGone,
     ServerProcess,
     SignalChild,
@@ -62,13 +63,23 @@ class ChildRunner:
     """Forks a child for each run from a server that has imported ``preload``; the server starts with the first run.
 
     Any number of threads may run children at once. No child outlives this process, even if it is killed. ``threads`` is
-    the number of OpenMP and BLAS threads in a child; ``env`` overrides the environment.
+    the number of OpenMP and BLAS threads in a child; ``env`` overrides the environment. ``shared`` is the channel to a
+    fork server that several runners use: while it lives, and has imported its modules, no other is started.
     """
 
-    def __init__(self, preload: Sequence[str] = (), *, threads: int = 1, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        preload: Sequence[str] = (),
+        *,
+        threads: int = 1,
+        env: Mapping[str, str] | None = None,
+        shared: Channel | None = None,
+    ) -> None:
         self._preload = tuple(preload)
-        self._env = {**os.environ, **_with_threads(threads), **(env or {})}
-        self._server: ServerProcess | None = None
+        self._env = {**os.environ, **with_threads(threads), **(env or {})}
+        self._shared = shared
+        self._server: ServerConnection | None = None
+        self._server_pid = 0
         self._starting = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -79,7 +90,8 @@ class ChildRunner:
 
     def start(self) -> int:
         """Start the fork server now, unless it runs; returns its pid."""
-        return self._living_server().process.pid
+        self._living_server()
+        return self._server_pid
 
     def close(self) -> None:
         """End the fork server and all its children."""
@@ -129,34 +141,51 @@ class ChildRunner:
                 self._retire(server)
         raise TransientError("The fork server exits whenever it is asked for a child; see its stderr.")
 
-    def _living_server(self) -> ServerProcess:
+    def _living_server(self) -> ServerConnection:
         with self._starting:
-            if self._server is None or self._server.process.poll() is not None:
+            if self._server is None or self._server.has_ended():
                 if self._server is not None:
                     self._server.close(SERVER_EXIT_S)
-                self._server = self._started_server()
+                self._server = self._shared_server() or self._started_server()
             return self._server
 
-    def _started_server(self) -> ServerProcess:
-        server = ServerProcess("ratchet.processes.fork_server", *self._preload, environment=self._env)
-        greeting: ForkReply | None = server.first()
-        if isinstance(greeting, Ready):
-            if greeting.threads > 1:
-                log.warning(
-                    "The fork server runs %d threads after importing %s; a child forked while one of them holds "
-                    "a lock can hang. Preload only modules that start none.",
-                    greeting.threads,
-                    ", ".join(self._preload),
-                )
+    def _shared_server(self) -> ServerConnection | None:
+        """The connection to the shared server, once: when that is gone this runner has one of its own."""
+        channel, self._shared = self._shared, None
+        if channel is None:
+            return None
+        server = ServerConnection(channel)
+        if self._is_ready(server.first()):
             return server
         server.close(SERVER_EXIT_S)
-        reason = greeting.trace if isinstance(greeting, ImportFailed) else f"it {describe_exit(server.process.poll())}"
+        return None
+
+    def _started_server(self) -> ServerConnection:
+        server = ServerProcess("ratchet.processes.fork_server", *self._preload, environment=self._env)
+        greeting: ForkReply | None = server.first()
+        if self._is_ready(greeting):
+            return server
+        server.close(SERVER_EXIT_S)
+        reason = greeting.trace if isinstance(greeting, ImportFailed) else server.describe_end()
         raise TransientError(
             f"The fork server could not import {', '.join(self._preload)}: {reason}\n"
             "Install the missing package, or run this system in an image that has it."
         )
 
-    def _retire(self, server: ServerProcess) -> None:
+    def _is_ready(self, greeting: ForkReply | None) -> bool:
+        if not isinstance(greeting, Ready):
+            return False
+        self._server_pid = greeting.pid
+        if greeting.threads > 1:
+            log.warning(
+                "The fork server runs %d threads after importing %s; a child forked while one of them holds "
+                "a lock can hang. Preload only modules that start none.",
+                greeting.threads,
+                ", ".join(self._preload),
+            )
+        return True
+
+    def _retire(self, server: ServerConnection) -> None:
         with self._starting:
             if self._server is server:
                 self._server = None
@@ -166,14 +195,14 @@ class ChildRunner:
 class _Child:
     """One forked child, which its server signals and reaps on request."""
 
-    def __init__(self, server: ServerProcess, pid: int, channel: Channel) -> None:
+    def __init__(self, server: ServerConnection, pid: int, channel: Channel) -> None:
         self.pid = pid
         self.channel = channel
         self._server = server
         self._exit_code: int | None = None
 
     @classmethod
-    def fork(cls, server: ServerProcess, log_handle: int) -> _Child:
+    def fork(cls, server: ServerConnection, log_handle: int) -> _Child:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -334,7 +363,7 @@ def _tail(path: Path, start: int) -> str:
         return file.read().decode(errors="replace")
 
 
-def _with_threads(threads: int) -> dict[str, str]:
+def with_threads(threads: int) -> dict[str, str]:
     """Environment for few threads, so that the server can fork and children do not compete for cores."""
     count = str(threads)
     return {

@@ -1,8 +1,9 @@
 """The fork server: imports heavy modules once, in a single thread, then forks a child for each function to run.
 
-Runs as ``python -m ratchet.processes.fork_server MODULE…`` with its channel as standard input, and ends when that
-closes, with all its children. It does not know what the functions do. A child stays a zombie until it is polled, so
-that its process id is not reused.
+Runs as ``python -m ratchet.processes.fork_server MODULE…`` with the channel of its first runner as standard input. That
+runner may add others, such as the workers of one machine, which then need not import the modules each on their own.
+When a runner is gone its children are killed, and the server ends with its last runner. It does not know what the
+functions do. A child stays a zombie until it is polled, so that its process id is not reused.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ratchet.disk import is_full
 from ratchet.errors import SettingsError, TransientError, UnknownPlugin
 from ratchet.processes.managed_process import ManagedProcess, kill_group
 from ratchet.processes.messages import (
+    AddRunner,
     Channel,
     ChildForked,
     ChildMessage,
@@ -43,8 +45,11 @@ from ratchet.processes.messages import (
     TargetResult,
     decode,
     encode,
+    ready_ones,
 )
 
+REAP_S = 0.2
+"""How often killed children are polled whose runner is gone."""
 DUMP_SIGNAL = signal.SIGUSR1
 """Makes a child write the stack of each of its threads to its log."""
 
@@ -55,41 +60,70 @@ Target = Callable[[dict[str, Any], Progress], dict[str, Any]]
 
 
 class ForkServer:
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._children: dict[int, ManagedProcess] = {}
+    """Serves runners until the last is gone. ``greeting`` is sent to each that is added."""
+
+    def __init__(self, first: Channel, greeting: Ready | ImportFailed) -> None:
+        self._greeting = greeting
+        self._children: dict[Channel, dict[int, ManagedProcess]] = {first: {}}
+        self._killed: list[ManagedProcess] = []
 
     def serve(self) -> None:
-        """Serve until the runner is gone for any reason; then end everything that was started here."""
+        """Serve until all runners are gone for any reason; then end everything that was started here."""
         try:
-            while True:
-                message, handles = self._channel.receive_with_handles(2)
-                if message is None:
-                    return
-                self._channel.send(encode(self._handle(decode(message), handles)))
-        except ConnectionError:
-            return
+            while self._children:
+                for runner in ready_ones(list(self._children), REAP_S if self._killed else None):
+                    self._serve_one(runner)
+                self._killed = [child for child in self._killed if child.poll() is None]
         finally:
-            for child in self._children.values():
-                child.kill()
+            for children in self._children.values():
+                for child in children.values():
+                    child.kill()
 
-    def _handle(self, request: ForkRequest, handles: list[int]) -> ForkReply:
+    def _serve_one(self, runner: Channel) -> None:
+        try:
+            message, handles = runner.receive_with_handles(2)
+            if message is None:
+                self._part_from(runner)
+            elif isinstance(request := decode(message), AddRunner):
+                for handle in handles:
+                    self._add(Channel(socket.socket(fileno=handle)))
+            else:
+                runner.send(encode(self._handle(runner, request, handles)))
+        except ConnectionError:
+            self._part_from(runner)
+
+    def _add(self, runner: Channel) -> None:
+        with contextlib.suppress(OSError):  # it is gone already, which the next read finds
+            runner.send(encode(self._greeting))
+        self._children[runner] = {}
+
+    def _part_from(self, runner: Channel) -> None:
+        """Kill the children of a runner that is gone; they are reaped as they end."""
+        for child in self._children.pop(runner).values():
+            child.kill()
+            self._killed.append(child)
+        runner.close()
+
+    def _handle(self, runner: Channel, request: ForkRequest, handles: list[int]) -> ForkReply:
+        children = self._children[runner]
         match request:
             case ForkChild():
-                return self._fork(*handles)
+                return self._fork(children, *handles)
             case PollChild(pid):
-                exit_code = self._children[pid].poll()
+                exit_code = children[pid].poll()
                 if exit_code is not None:
-                    del self._children[pid]
+                    del children[pid]
                 return ChildStatus(exit_code)
             case SignalChild(pid, number):
-                if (child := self._children.get(pid)) is not None:
+                if (child := children.get(pid)) is not None:
                     child.send_signal(number)
                 return SignalSent()
+        raise TypeError(f"{request} has no reply")
 
-    def _fork(self, end_handle: int, log_handle: int) -> ForkReply:
+    def _fork(self, children: dict[int, ManagedProcess], end_handle: int, log_handle: int) -> ForkReply:
         def body() -> int:
-            self._channel.close()
+            for runner in self._children:
+                runner.close()  # else they would not notice the server's end while this child runs
             run_child(Channel(socket.socket(fileno=end_handle)), log_handle)
             return 0
 
@@ -100,7 +134,7 @@ class ForkServer:
         finally:
             os.close(end_handle)
             os.close(log_handle)
-        self._children[child.pid] = child
+        children[child.pid] = child
         return ChildForked(child.pid)
 
 
@@ -193,13 +227,12 @@ def main() -> None:
     except Exception:  # noqa: BLE001  the runner reports the module and a remedy
         greeting = ImportFailed(traceback.format_exc())
     else:
-        greeting = Ready(_thread_count())
+        greeting = Ready(_thread_count(), os.getpid())
     gc.collect()
     gc.freeze()
     with contextlib.suppress(ConnectionError):
         channel.send(encode(greeting))
-    if isinstance(greeting, Ready):
-        ForkServer(channel).serve()
+    ForkServer(channel, greeting).serve()
 
 
 def _thread_count() -> int:

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
-from ratchet.processes.managed_process import ManagedProcess
+from ratchet.processes.managed_process import ManagedProcess, describe_exit
 
 JsonObject = dict[str, Any]
 
@@ -65,9 +65,10 @@ class TargetError:
 
 @dataclass(frozen=True)
 class Ready:
-    """The fork server has imported its modules, and runs this many threads."""
+    """The fork server has imported its modules, and runs this many threads. ``pid`` is its own."""
 
     threads: int
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class ImportFailed:
 @dataclass(frozen=True)
 class ForkChild:
     """Comes with two descriptors: the child's end of its channel, and its log."""
+
+
+@dataclass(frozen=True)
+class AddRunner:
+    """Comes with the fork server's end of a further runner's channel. It has no reply; the runner is greeted."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,7 @@ class RequestRefused:
 
 
 ChildMessage = ProgressReport | TargetResult | TargetError
-ForkRequest = ForkChild | PollChild | SignalChild
+ForkRequest = ForkChild | PollChild | SignalChild | AddRunner
 ForkReply = Ready | ImportFailed | ChildForked | ForkFailed | ChildStatus | SignalSent
 SupervisorRequest = StartWorker | StartCommand | StopProcess | ListProcesses
 SupervisorReply = ProcessList | RequestRefused
@@ -255,6 +261,13 @@ class Channel:
         with suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
 
+    def finish(self, timeout_s: float) -> None:
+        """Send nothing more, and wait up to ``timeout_s`` until the other end is closed."""
+        ends_at = time.monotonic() + timeout_s
+        self._end.shutdown(socket.SHUT_WR)
+        while wait_for_any([self], max(0.0, ends_at - time.monotonic())) and self._end.recv(_CHUNK_BYTES):
+            pass
+
     def close(self) -> None:
         self._end.close()
 
@@ -286,10 +299,19 @@ class HasFileno(Protocol):
 def wait_for_any(sources: Sequence[HasFileno], timeout_s: float | None) -> bool:
     """Whether one of them has bytes, a connection or the end of its stream, after up to ``timeout_s`` (None:
     forever)."""
+    return bool(ready_ones(sources, timeout_s))
+
+
+Source = TypeVar("Source", bound=HasFileno)
+
+
+def ready_ones(sources: Sequence[Source], timeout_s: float | None) -> list[Source]:
+    """Those that have bytes, a connection or the end of their stream, after up to ``timeout_s`` (None: forever)."""
     poll = select.poll()
-    for source in sources:
-        poll.register(source, select.POLLIN)
-    return bool(poll.poll(None if timeout_s is None else timeout_s * 1000))
+    by_handle = {source.fileno(): source for source in sources}
+    for handle in by_handle:
+        poll.register(handle, select.POLLIN)
+    return [by_handle[handle] for handle, _ in poll.poll(None if timeout_s is None else timeout_s * 1000)]
 
 
 _SLICE_S = 0.5
@@ -299,19 +321,20 @@ class ServerGone(Exception):
     """A server process has ended, with everything it started."""
 
 
-class ServerProcess:
-    """A module of Ratchet in its own process, which answers one request at a time. Any thread may send requests.
+class ServerConnection:
+    """A channel to a server process, which answers one request at a time. Any thread may send requests.
 
-    The server ends, with everything it started, when its end of the channel closes, even if this process is killed.
+    The server ends, with everything it started for this connection, when its end of the channel closes, even if this
+    process is killed.
     """
 
-    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str], output: int | None = None) -> None:
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", module, *arguments]
-        with theirs:
-            self.process = ManagedProcess.spawn(command, environment, stdin=theirs.fileno(), output=output)
-        self._channel = Channel(ours)
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
         self._asking = threading.Lock()
+
+    def has_ended(self) -> bool:
+        """Whether the server is known to be gone."""
+        return self._channel.closed
 
     def ask(
         self,
@@ -322,7 +345,7 @@ class ServerProcess:
         give_up: Callable[[], bool] = lambda: False,
     ) -> Any:
         """The reply. Raises ServerGone; a server that has not replied after ``timeout_s``, or when ``give_up`` returns
-        true, is killed first."""
+        true, is given up first."""
         asked_at = time.monotonic()
         with self._asking:
             try:
@@ -335,16 +358,16 @@ class ServerProcess:
             except (OSError, ValueError) as error:
                 raise ServerGone(str(error)) from error
         if reply is None and not self._channel.closed:
-            self.process.kill()
-            raise ServerGone(f"it has not answered for {time.monotonic() - asked_at:.0f} s and was killed")
+            how = self._give_up()
+            raise ServerGone(f"it has not answered for {time.monotonic() - asked_at:.0f} s and was {how}")
         if reply is None:
             raise ServerGone("it has closed its channel")
         return decode(reply)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, handles: Sequence[int] = ()) -> None:
         """Send a message that has no reply. Raises ServerGone."""
         try:
-            self._channel.send(encode(message))
+            self._channel.send(encode(message), handles)
         except OSError as error:
             raise ServerGone(str(error)) from error
 
@@ -354,8 +377,40 @@ class ServerProcess:
         return None if greeting is None else decode(greeting)
 
     def hang_up(self) -> None:
-        """Ask the server to end, with everything it started, without waiting."""
+        """Ask the server to end what it started for this connection, without waiting."""
         self._channel.shut_down()
+
+    def leave(self) -> None:
+        """Close the copy of the connection that a fork of its owner has inherited."""
+        self._channel.close()
+
+    def close(self, timeout_s: float) -> None:
+        """Hang up, and wait up to ``timeout_s`` for the server to part from this connection, which kills what it has
+        started for it."""
+        with suppress(OSError):
+            self._channel.finish(timeout_s)
+        self._channel.close()
+
+    def describe_end(self) -> str:
+        return "it has closed its channel"
+
+    def _give_up(self) -> str:
+        self.hang_up()
+        return "left"
+
+
+class ServerProcess(ServerConnection):
+    """A module of Ratchet in its own process, and the connection to it. The server ends with its last connection."""
+
+    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str], output: int | None = None) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", module, *arguments]
+        with theirs:
+            self.process = ManagedProcess.spawn(command, environment, stdin=theirs.fileno(), output=output)
+        super().__init__(Channel(ours))
+
+    def has_ended(self) -> bool:
+        return self.process.poll() is not None
 
     def close(self, timeout_s: float) -> None:
         """Hang up, wait for the server's end up to ``timeout_s``, and then kill it."""
@@ -364,6 +419,13 @@ class ServerProcess:
             self.process.kill()
             self.process.wait(KILLED_S)
         self._channel.close()
+
+    def describe_end(self) -> str:
+        return f"it {describe_exit(self.process.poll())}"
+
+    def _give_up(self) -> str:
+        self.process.kill()
+        return "killed"
 
 
 def _slice(timeout_s: float | None, since: float) -> float:

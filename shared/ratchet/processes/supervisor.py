@@ -1,5 +1,5 @@
 """The supervisor: a single-threaded process that has imported everything, forks a worker for each system, and restarts
-processes that exit.
+processes that exit. Workers with models share one fork server, so that torch is imported once for all of them.
 
 It runs as ``python -m ratchet.processes.supervisor`` with its channel as standard input (see SupervisorClient). When
 the channel closes it stops everything, so that nothing outlives the process that started it. It does not know what a
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -19,14 +21,18 @@ from functools import partial
 from pathlib import Path
 
 from ratchet.backoff import Backoff, RestartDelay
+from ratchet.processes.child_runner import with_threads
 from ratchet.processes.managed_process import ManagedProcess
 from ratchet.processes.messages import (
+    AddRunner,
     Channel,
     Configure,
     ListProcesses,
     ProcessList,
     ProcessState,
     RequestRefused,
+    ServerGone,
+    ServerProcess,
     StartCommand,
     StartWorker,
     StopProcess,
@@ -102,12 +108,13 @@ class Supervisor:
     def __init__(self, settings: Settings, channel: Channel) -> None:
         self._settings, self._channel = settings, channel
         self._processes: dict[str, SupervisedProcess] = {}
+        self._fork_server: ServerProcess | None = None
 
     def handle(self, request: SupervisorRequest) -> SupervisorReply:
         """Carry out one request. Returns the list of processes, or why the request was refused."""
         match request:
             case StartWorker(name, system):
-                self._add(name, partial(ManagedProcess.fork, partial(self._run_worker, system)))
+                self._add(name, partial(self._fork_worker, system))
             case StartCommand(name, command, environment, log):
                 self._add(name, partial(ManagedProcess.execute, command, environment, Path(log)))
             case StopProcess(name):
@@ -132,6 +139,8 @@ class Supervisor:
         for running in self._running():
             running.kill()
         self._wait_for_all(KILLED_S)
+        if self._fork_server is not None:
+            self._fork_server.close(KILLED_S)
 
     def _wait_for_all(self, limit_s: float, *, extend: bool = False) -> None:
         """Reap until no process runs, so that none is orphaned.
@@ -158,9 +167,49 @@ class Supervisor:
         elif not present.is_wanted:
             present.start_again(start)
 
-    def _run_worker(self, system: str) -> int:
+    def _fork_worker(self, system: str) -> ManagedProcess:
+        runner = self._join_fork_server(system)
+        try:
+            return ManagedProcess.fork(partial(self._run_worker, system, runner))
+        finally:
+            if runner is not None:
+                runner.close()
+
+    def _run_worker(self, system: str, runner: Channel | None) -> int:
         self._channel.close()  # else the client would not notice this process's end while a worker runs
-        return run_worker(system, self._settings, self._settings.log_folder)
+        if self._fork_server is not None:
+            self._fork_server.leave()
+        return run_worker(system, self._settings, self._settings.log_folder, fork_server=runner)
+
+    def _join_fork_server(self, system: str) -> Channel | None:
+        """The channel for a further runner of the shared fork server, which is started if it is not there; None for a
+        system without models, or if no server can be started."""
+        found, preload = registry.systems().get(system), shared_preload(self._settings)
+        if found is None or not found.preload:
+            return None
+        if self._fork_server is not None and self._fork_server.has_ended():
+            self._fork_server.close(0.0)
+            self._fork_server = None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                if self._fork_server is None:
+                    environment = {**os.environ, **with_threads(self._settings.placement.threads)}
+                    self._fork_server = ServerProcess(
+                        "ratchet.processes.fork_server", *preload, environment=environment
+                    )
+                self._fork_server.send(AddRunner(), [theirs.fileno()])
+            except (OSError, ServerGone):  # the worker starts one of its own, and reports what is wrong
+                traceback.print_exc()
+                ours.close()
+                return None
+        return Channel(ours)
+
+
+def shared_preload(settings: Settings) -> tuple[str, ...]:
+    """The modules of all systems of this machine, each once, in the order in which the systems name them."""
+    systems = [system for system in registry.systems().values() if system.host in settings.placement.roles]
+    return tuple(dict.fromkeys(module for system in systems for module in system.preload))
 
 
 def main() -> int:

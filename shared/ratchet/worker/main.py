@@ -33,6 +33,7 @@ from ratchet.ledger import Ledger
 from ratchet.logs import log_json
 from ratchet.plugins import require_plugins
 from ratchet.processes.child_runner import ChildRunner
+from ratchet.processes.messages import Channel
 from ratchet.settings import Settings
 from ratchet.systems import registry
 from ratchet.systems.controller import Controller
@@ -55,8 +56,10 @@ T = TypeVar("T")
 EXIT_REFUSED = 78
 
 
-def run_worker(system_name: str, settings: Settings, log_folder: Path | None = None) -> int:
-    """Run the system until asked to stop; returns the exit code.
+def run_worker(
+    system_name: str, settings: Settings, log_folder: Path | None = None, *, fork_server: Channel | None = None
+) -> int:
+    """Run the system until asked to stop; returns the exit code. ``fork_server`` is one that several workers share.
 
     With a ledger of another schema it exits with code 78. While the ledger or Redis is unavailable it waits. Any other
     error, such as a system that cannot be imported or a plug-in that is not installed, is written to the worker's row
@@ -73,7 +76,7 @@ def run_worker(system_name: str, settings: Settings, log_folder: Path | None = N
         raise
     with _named(system_name, settings, log_folder) as name:
         try:
-            return _Worker(system, settings, str(name)).run()
+            return _Worker(system, settings, str(name), fork_server).run()
         except PreconditionFailed as error:
             log.critical("%s", error)
             record_failure(settings, name, str(error))
@@ -103,7 +106,7 @@ def _report_failure(settings: Settings, name: WorkerName, error: Exception) -> N
 class _Worker:
     """The assembled parts of one worker."""
 
-    def __init__(self, system: System, settings: Settings, worker: str):
+    def __init__(self, system: System, settings: Settings, worker: str, fork_server: Channel | None):
         self.ledger = Ledger(settings.ledger_url)
         self.metrics = _metrics_page(settings)
         url = self.metrics.url if self.metrics is not None else None
@@ -113,7 +116,7 @@ class _Worker:
         streams = Streams(connect(redis))
         relay = Relay(self.ledger, streams)
         self.ledger.after_commit = relay
-        self.children = ChildRunner(system.preload, threads=settings.placement.threads)
+        self.children = ChildRunner(system.preload, threads=settings.placement.threads, shared=fork_server)
         self.controller = Controller(system, settings, self.ledger, artifact_store(settings), self.children, worker)
         self.lanes = Lanes(self.controller)
         self.app = worker_app(redis, system, worker, self.lanes, watched=settings.control.task_events)

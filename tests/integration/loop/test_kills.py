@@ -97,16 +97,27 @@ class Loop:
         return False
 
     def _killed_children(self, member: str) -> bool:
-        pid = self.stack.check()[member].pid
-        killed = 0
-        if pid is not None:
-            with suppress(psutil.Error):
-                children = psutil.Process(pid).children(recursive=True)
-                for child in children if len(children) > 1 else ():  # the first is the fork server, which does no work
-                    child.kill()
+        """All workers' children are forked from one server; a child writes to the log of its worker."""
+        log, killed = str(self.stack.settings.log_folder.resolve() / f"{member}.child.log"), 0
+        for process in psutil.process_iter():
+            with suppress(OSError, psutil.Error):
+                if os.readlink(f"/proc/{process.pid}/fd/1") == log:
+                    process.kill()
                     killed += 1
         self.killed[f"child of {member}"] += killed
         return killed > 0
+
+    def kill_fork_server(self) -> None:
+        """SIGKILL the only one, which all workers share, with their children."""
+        (server,) = self._fork_servers()
+        server.kill()
+        self.killed["fork server"] += 1
+
+    def _fork_servers(self) -> list[psutil.Process]:
+        """Those that the supervisor has started. Their children have the same command line, and other parents."""
+        supervisor = psutil.Process(self.stack.check()[SERVER].pid).parent()
+        assert supervisor is not None
+        return [each for each in supervisor.children() if "ratchet.processes.fork_server" in each.cmdline()]
 
     def crash_redis(self) -> None:
         self.redis.kill()
@@ -140,6 +151,7 @@ def test_a_killed_run_gives_the_same_result_as_an_uninterrupted_one(loop: Loop) 
     loop.wait(working("training"), "training to go on")
     loop.kill_child("training")
     loop.wait(count(CheckpointRow, CheckpointRow.ordinal == 1), "a first checkpoint")
+    loop.kill_fork_server()
     loop.kill("testing")
     loop.kill(SERVER)
     loop.kill(PAGE)

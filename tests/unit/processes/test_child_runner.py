@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import psutil
 import pytest
 from ratchet.errors import ChildFailed, SettingsError, Stopping, TransientError
 from ratchet.processes.child_runner import ChildRunner
+from ratchet.processes.messages import AddRunner, Channel, ServerProcess
 
 HERE = str(Path(__file__).parent)
 
@@ -268,6 +271,7 @@ def test_nothing_outlives_a_killed_parent() -> None:
 PARENT = """
 import sys
 from ratchet.processes.child_runner import ChildRunner
+from ratchet.processes.messages import AddRunner, Channel, ServerProcess
 runner = ChildRunner(["child_targets"], env={"PYTHONPATH": sys.argv[1]})
 def tell(message):
     if "pids" in message:
@@ -279,3 +283,69 @@ runner.run("child_targets:have_workers", {}, on_progress=tell)
 def test_the_threads_of_a_child_follow_the_setting() -> None:
     with ChildRunner(threads=3, env={"PYTHONPATH": HERE}) as runner:
         assert runner.run("child_targets:where_am_i", {})["threads"] == "3"
+
+
+@contextmanager
+def shared_server(*modules: str) -> Iterator[ServerProcess]:
+    """A fork server to which runners are added."""
+    server = ServerProcess(
+        "ratchet.processes.fork_server", *modules, environment={**os.environ, "PYTHONPATH": HERE}, output=None
+    )
+    try:
+        yield server
+    finally:
+        server.close(5.0)
+
+
+def runner_of(server: ServerProcess, preload: str = "child_targets") -> ChildRunner:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        server.send(AddRunner(), [theirs.fileno()])
+    return ChildRunner([preload], env={"PYTHONPATH": HERE}, shared=Channel(ours))
+
+
+def test_runners_share_a_server_that_ends_with_the_last_of_them() -> None:
+    with shared_server("child_targets") as server, runner_of(server) as second:
+        with runner_of(server) as first:
+            pids = {first.start(), second.start(), server.process.pid}
+            assert {each.run("child_targets:where_am_i", {})["ppid"] for each in (first, second)} == pids
+        server.hang_up()
+        assert second.run("child_targets:double", {"number": 2}) == {"doubled": 4}
+        second.close()
+        assert server.process.wait(5.0) == 0
+
+
+def test_a_runner_that_is_gone_takes_only_its_own_children_along() -> None:
+    def run(runner: ChildRunner, witness: Witness) -> None:
+        with suppress(ChildFailed, TransientError):
+            runner.run("child_targets:sleep_for_ever", {}, on_progress=witness)
+
+    with shared_server("child_targets") as server, runner_of(server) as lasting:
+        gone, pids = runner_of(server), list[int]()
+        witnesses = [Witness(lambda message: pids.append(message["pid"])) for _ in range(2)]
+        threads = [threading.Thread(target=run, args=pair) for pair in zip((gone, lasting), witnesses, strict=True)]
+        for thread, witness in zip(threads, witnesses, strict=True):
+            thread.start()
+            while not witness.was_told:
+                time.sleep(0.01)
+        gone.close()
+        wait_until_gone(pids[0])
+        assert not is_gone(pids[1])
+        os.kill(pids[1], signal.SIGKILL)
+        for thread in threads:
+            thread.join()
+
+
+def test_a_runner_whose_shared_server_is_gone_starts_one_of_its_own() -> None:
+    with shared_server("child_targets") as server, runner_of(server) as runner:
+        assert runner.start() == server.process.pid
+        server.process.kill()
+        wait_until_gone(server.process.pid)
+        found = runner.run("child_targets:where_am_i", {})
+        assert found["ppid"] == runner.start() != server.process.pid
+
+
+def test_a_runner_whose_shared_server_could_not_import_a_module_starts_one_of_its_own() -> None:
+    with shared_server("child_targets", "no_such_module") as server, runner_of(server) as runner:
+        assert runner.run("child_targets:double", {"number": 21}) == {"doubled": 42}
+        assert runner.start() != server.process.pid
