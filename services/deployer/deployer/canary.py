@@ -172,9 +172,18 @@ MIN_REQUESTS = 20
 """Minimum number of requests for a meaningful latency quantile."""
 
 
+MIN_ERRORS = 3
+"""Fewer failed requests than these may be those of one client, or of one bad moment."""
+
+
 def alarm(new: Traffic, before: Traffic | None, settings: ServingSettings) -> str | None:
-    """The reason to roll the deployment back, or None. ``before`` is the previous champion's traffic."""
-    if new.requests and new.errors / new.requests > settings.max_error_rate:
+    """The reason to roll the deployment back, or None. ``before`` is the previous champion's traffic.
+
+    An error rate that the previous champion had as well is its clients' doing, as when they ask for more than the
+    server can answer in time.
+    """
+    usual = before.errors / before.requests if before is not None and before.requests >= MIN_REQUESTS else 0.0
+    if new.errors >= MIN_ERRORS and new.errors / new.requests > max(settings.max_error_rate, usual):
         return f"{new.errors} of {new.requests} requests failed, over the limit of {settings.max_error_rate:.0%}"
     if before is None or before.requests < MIN_REQUESTS or new.requests < MIN_REQUESTS:
         return None

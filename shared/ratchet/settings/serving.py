@@ -73,7 +73,10 @@ class ServingSettings(Section):
     )
     watch_s: float = Field(15.0, ge=0, description="How long a new deployment is watched.")
     max_error_rate: float = Field(
-        0.02, ge=0, le=1, description="A higher error rate than this during the watch rolls back."
+        0.02,
+        ge=0,
+        le=1,
+        description="An error rate above this and the last champion's, from three errors on, rolls back.",
     )
     max_latency_ratio: float = Field(
         3.0, gt=1, description="A 95th-percentile latency above this multiple of the last champion's rolls back."

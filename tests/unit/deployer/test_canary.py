@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
-from deployer.canary import MIN_REQUESTS, Canary, alarm, compare, reply
+from deployer.canary import MIN_ERRORS, MIN_REQUESTS, Canary, alarm, compare, reply
 from ratchet.data.example import Example
 from ratchet.evaluation.record import ItemRecord, RecordKey
 from ratchet.inference.generator import Generation
@@ -187,8 +187,16 @@ def test_errors_over_the_limit_raise_an_alarm_with_their_counts() -> None:
     assert alarm(Traffic(requests=100, errors=3), None, LIMITS) == ("3 of 100 requests failed, over the limit of 2%")
 
 
-def test_a_single_failed_request_is_over_the_limit() -> None:
-    assert alarm(Traffic(requests=1, errors=1), None, LIMITS) is not None
+def test_a_few_failed_requests_raise_no_alarm_and_one_more_does() -> None:
+    few = MIN_ERRORS - 1
+    assert alarm(Traffic(requests=few, errors=few), None, LIMITS) is None
+    assert alarm(Traffic(requests=MIN_ERRORS, errors=MIN_ERRORS), None, LIMITS) is not None
+
+
+@pytest.mark.parametrize(("errors", "is_usual"), [(20, True), (21, False)])
+def test_an_error_rate_that_the_last_champion_had_raises_no_alarm(errors: int, is_usual: bool) -> None:
+    overloaded = Traffic(requests=50, errors=10, latency_p95_s=0.1)
+    assert (alarm(Traffic(requests=100, errors=errors), overloaded, LIMITS) is None) is is_usual
 
 
 def test_slow_answers_are_compared_with_the_last_champion() -> None:
