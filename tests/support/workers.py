@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ratchet.bus.connection import connect
 from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.bus.streams import Relay, Streams
@@ -112,3 +113,13 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = PATIENCE_S, what: s
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not come true in {timeout_s:.0f} s")
         time.sleep(0.05)
+
+
+def children_of(system: str, log_folder: Path) -> list[psutil.Process]:
+    """The processes that were forked for a system's worker, whose log of children they write to."""
+    log, found = str(log_folder.resolve() / f"{system}.child.log"), []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.readlink(f"/proc/{process.pid}/fd/1") == log:
+                found.append(process)
+    return found

@@ -22,7 +22,7 @@ from ratchet.processes.child_runner import ChildRunner
 
 from tests.support.home import SMALL, Home, merged, small_home
 from tests.support.tiny_model import build_tiny_model
-from tests.support.workers import Stack, real_workers, wait_until
+from tests.support.workers import Stack, children_of, real_workers, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -95,9 +95,7 @@ class Testing:
         return pid
 
     def _child(self) -> psutil.Process:
-        """The process that the worker's fork server has forked."""
-        servers = psutil.Process(self._worker()).children()
-        (child,) = [child for server in servers for child in server.children()]
+        (child,) = children_of("testing", self.stack.settings.log_folder)
         return child
 
 

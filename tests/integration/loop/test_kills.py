@@ -35,7 +35,7 @@ from ratchet.settings import Settings
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from tests.support.workers import PATIENT, wait_until
+from tests.support.workers import PATIENT, children_of, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_600)]
 
@@ -97,15 +97,12 @@ class Loop:
         return False
 
     def _killed_children(self, member: str) -> bool:
-        """All workers' children are forked from one server; a child writes to the log of its worker."""
-        log, killed = str(self.stack.settings.log_folder.resolve() / f"{member}.child.log"), 0
-        for process in psutil.process_iter():
-            with suppress(OSError, psutil.Error):
-                if os.readlink(f"/proc/{process.pid}/fd/1") == log:
-                    process.kill()
-                    killed += 1
-        self.killed[f"child of {member}"] += killed
-        return killed > 0
+        children = children_of(member, self.stack.settings.log_folder)
+        for child in children:
+            with suppress(psutil.Error):
+                child.kill()
+        self.killed[f"child of {member}"] += len(children)
+        return bool(children)
 
     def kill_fork_server(self) -> None:
         """SIGKILL the only one, which all workers share, with their children."""

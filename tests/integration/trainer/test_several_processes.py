@@ -19,7 +19,7 @@ from ratchet.run.base_model import prepare_base_model
 
 from tests.support.examples import sums
 from tests.support.home import Home, small_home
-from tests.support.workers import SHORT, Stack, real_workers, wait_until
+from tests.support.workers import SHORT, Stack, children_of, real_workers, wait_until
 
 PATIENCE_S = 600.0
 """Every wait ends with its condition; the limit only ends a test that hangs."""
@@ -59,11 +59,12 @@ class Training:
 
     def ranks(self) -> list[int]:
         """The processes that train now, in the order of their start: rank 0 is the first."""
-        pid = self.stack.supervisor.processes()["training"].pid
-        with suppress(psutil.Error):
-            below = psutil.Process(pid).children(recursive=True)
-            return sorted(child.pid for child in below if "--rank" in child.cmdline())
-        return []
+        found = set()
+        for child in children_of("training", self.stack.settings.log_folder):
+            with suppress(psutil.Error):
+                below = {child, *child.children(recursive=True)}
+                found |= {each.pid for each in below if "--rank" in each.cmdline()}
+        return sorted(found)
 
     def status(self) -> dict[str, Any]:
         path = self.home.settings.status_folder / "training_status.json"
