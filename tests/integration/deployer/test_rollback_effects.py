@@ -6,6 +6,7 @@ never ends. So it is slow, or too slow, on any machine.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,8 +59,10 @@ def deploying(tmp_path: Path, **serving: Any) -> Iterator[Deploying]:
     with small_home(tmp_path / "run", prepare, suites=FEW, serving=told) as home:
         found = Deploying(home, tmp_path)
         found.start_server()
-        yield found
-        found.kill_server()
+        try:
+            yield found
+        finally:
+            found.kill_server()
 
 
 class Clients:
@@ -135,6 +138,10 @@ def test_errors_to_clients_roll_back_to_the_last_champion(tmp_path: Path) -> Non
         with Clients(home.url(), 4, max_tokens=900) as clients:
             failing = challenged(home, clients, constant_model(tmp_path / "failing", "7", **LARGE))
             clients.wait_until_only(base)
-        assert "requests failed, over the limit of 2%" in why_rolled_back(home, failing)
+        # The watch asks as the clients do, and on a slow machine its own question may be the first to fail.
+        assert re.search(
+            "requests failed, over the limit of 2%|a probe failed: .* no answer within 1 s",
+            why_rolled_back(home, failing),
+        )
         assert 503 in clients.heard
         assert home.answerer() == home.identity(base)
