@@ -33,6 +33,11 @@ from deployer.canary import CANARY_ITEMS, Canary, alarm, compare, reply
 from deployer.gate_inputs import SYSTEM_NAME, certainty_of
 from deployer.planting import Planted
 
+log = logging.getLogger(__name__)
+
+DAMAGED_FILES = (ArtifactError, UnusableCheckpoint)
+"""Errors which mean that a checkpoint's files are damaged or not those that were judged."""
+
 PROBE_PAUSE_S = 0.5
 
 
@@ -158,12 +163,6 @@ def prepare(work: Work, server: InferenceServer, checkpoint: CheckpointRow) -> t
     items = tuple(item for item in load_suite(work.artifacts, suite).items if item.id in answered)[:CANARY_ITEMS]
     judged_under = PromptFormat.configured(work.settings, suite.created_at)
     return Rollout(work, server, items, judged_under.system_prompt), record
-
-
-log = logging.getLogger(__name__)
-
-DAMAGED_FILES = (ArtifactError, UnusableCheckpoint)
-"""Errors which mean that a checkpoint's files are damaged or not those that were judged."""
 
 
 def fall_back(work: Work, rollout: Rollout, champion: CheckpointRow, error: Exception) -> Callable[[Transaction], None]:
