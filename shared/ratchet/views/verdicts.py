@@ -72,7 +72,11 @@ def explain(session: Session, row: CheckpointRow) -> dict[str, list[Entry]]:
         ],
         "challenges": [
             _entry(
-                f"challenge {c.k} of {_label(session, c.champion_id)}", c.outcome or "open", "", c.numbers, c.created_at
+                f"challenge {c.k} of {_label(session, c.champion_id)}",
+                c.outcome or "open",
+                "",
+                {name: value for name, value in c.numbers.items() if name != "verdict"},  # the evidence says the same
+                c.created_at,
             )
             for c in _of(session, ChallengeRow, ChallengeRow.challenger_id, row.id)
         ],
