@@ -4,6 +4,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 RATCHET := $(BIN)/ratchet
 CYCLES ?=
+ROUNDS ?= 1000
+JOURNAL ?= build/chaos
 TESTS ?= tests
 # Two test processes per core, since tests often wait for other processes. They take the files in conftest's order.
 JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 4 ? 2 * cores : 8)))
@@ -51,6 +53,10 @@ test-vllm: install-dev ## The contract of serving with a real vLLM: RATCHET_TEST
 .PHONY: test-containers
 test-containers: install-dev ## Tests with real containers, where there is a Docker engine; DRILLS=1 kills and stops some too
 	@HF_HUB_OFFLINE=1 $(BIN)/pytest -m "containers$(if $(DRILLS),, and not drill)" tests/containers
+
+.PHONY: chaos
+chaos: install-dev ## Faults by the thousand against a running loop: ROUNDS=1000; goes on where JOURNAL=build/chaos ended
+	@$(BIN)/python -m benchmarks.chaos.run --rounds $(ROUNDS) --journal $(JOURNAL)
 
 .PHONY: check
 check: format-check lint types imports test ## All that CI runs without containers

@@ -1,0 +1,137 @@
+"""The stacks that rounds run on: what each needs beside a plain `ratchet run`, and what makes it impossible here.
+
+A segment is entered once for several rounds, and its home is kept in the journal's folder between them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.chaos.live_run import LiveRun
+from tests.support.postgres import NoPostgres, Postgres
+
+DISK_BYTES = 1 << 30
+FAKETIME = "RATCHET_CHAOS_FAKETIME"
+"""Names a libfaketime.so.1 that is not installed."""
+
+Opens = Callable[[Path], AbstractContextManager[LiveRun]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """``open`` runs a stack below a folder; ``lacks`` says what this machine lacks for it and the way to get it, or
+    None."""
+
+    open: Opens
+    lacks: Callable[[], str | None] = lambda: None
+
+
+@contextmanager
+def plain(folder: Path) -> Iterator[LiveRun]:
+    with LiveRun(folder / "home", {}, {}) as run:
+        yield run
+
+
+@contextmanager
+def on_postgres(folder: Path) -> Iterator[LiveRun]:
+    """Its cluster is kept in the folder, too."""
+    server, named = Postgres(folder / "cluster"), folder / "url"
+    if not named.exists():
+        shutil.rmtree(folder / "cluster", ignore_errors=True)
+        server.create()
+    server.start()
+    try:
+        if not named.exists():
+            named.write_text(server.database())
+        with LiveRun(folder / "home", {"LEDGER__URL": named.read_text()}, {}) as run:
+            run.postgres = server
+            yield run
+    finally:
+        server.stop()
+
+
+@contextmanager
+def on_small_disk(folder: Path) -> Iterator[LiveRun]:
+    """A tmpfs of a gigabyte. The home is copied from and to the folder, since it is gone with the mount."""
+    kept = folder / "home"
+    with tempfile.TemporaryDirectory(prefix="ratchet-chaos-disk-") as place:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", place]
+        subprocess.run(mount, check=True, capture_output=True)
+        try:
+            if kept.exists():
+                shutil.copytree(kept, Path(place) / "home", symlinks=True)
+            with LiveRun(Path(place) / "home", {}, {}) as run:
+                run.disk = Path(place)
+                yield run
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(Path(place) / "home", kept, symlinks=True)
+            shutil.copy(Path(place) / "home.log", folder)
+        finally:
+            subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@contextmanager
+def with_own_clock(folder: Path) -> Iterator[LiveRun]:
+    """All its processes are told the time by libfaketime, from an offset in a file. Monotonic clocks are left alone."""
+    clock, library = folder / "clock", _faketime()
+    assert library is not None
+    clock.write_text("+0\n")
+    told = {
+        "LD_PRELOAD": str(library),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    with LiveRun(folder / "home", {}, told) as run:
+        run.clock = clock
+        yield run
+
+
+def _lacks_postgres() -> str | None:
+    try:
+        Postgres(Path())
+    except NoPostgres as error:
+        return str(error)
+    return None
+
+
+def _lacks_mount() -> str | None:
+    with tempfile.TemporaryDirectory(prefix="ratchet-chaos-disk-") as place:
+        command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return "there is no mount here; it takes Linux"
+        if done.returncode:
+            return f"a tmpfs cannot be mounted: {done.stderr.strip()}; run it as root"
+        subprocess.run(["umount", "--lazy", place], check=True)
+    return None
+
+
+def _faketime() -> Path | None:
+    named = os.environ.get(FAKETIME)
+    if named:
+        return Path(named)
+    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
+
+
+def _lacks_faketime() -> str | None:
+    if _faketime() is not None:
+        return None
+    return f"no libfaketime here; `apt-get install libfaketime`, or name a libfaketime.so.1 in {FAKETIME}"
+
+
+SEGMENTS = {
+    "plain": Segment(plain),
+    "postgres": Segment(on_postgres, _lacks_postgres),
+    "small disk": Segment(on_small_disk, _lacks_mount),
+    "clock": Segment(with_own_clock, _lacks_faketime),
+}
