@@ -82,9 +82,10 @@ def test_a_byte_now_and_then_does_not_help() -> None:
     assert asyncio.run(answer_to(POST + b"100\r\n\r\n", *body, apart_s=0.05)) == b""
 
 
-def test_a_body_that_keeps_arriving_may_take_long() -> None:
+def test_a_body_that_keeps_arriving_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slow_clients, "BODY_S", 2.0)
     parts = [b"x" * 1_000] * 10
-    assert asyncio.run(answer_to(POST + b"10000\r\n\r\n", *parts, apart_s=0.1)).endswith(b"\r\n\r\n10000")
+    assert asyncio.run(answer_to(POST + b"10000\r\n\r\n", *parts, apart_s=0.25)).endswith(b"\r\n\r\n10000")
 
 
 def test_an_answer_may_take_long() -> None:

@@ -147,7 +147,7 @@ def test_answers_come_in_the_order_asked_from_bounded_requests(serve: Serve, con
     together = threading.Barrier(3)
 
     def echo(body: dict[str, Any]) -> Reply:
-        together.wait(10)
+        together.wait(60)
         return answer(body["messages"][0]["content"])
 
     server = serve(echo)
@@ -209,7 +209,7 @@ def test_a_server_that_never_answers_is_a_transient_error(serve: Serve, connect:
     over = threading.Event()
 
     def hang(_body: dict[str, Any]) -> Reply:
-        over.wait(10)
+        over.wait(60)
         return answer("late")
 
     try:

@@ -175,7 +175,7 @@ def test_a_stalled_child_is_killed_and_logs_its_stack(runner: ChildRunner, tmp_p
             "child_targets:sleep_for_ever",
             {},
             on_progress=witness,
-            stall_s=0.3,
+            stall_s=2.0,
             log_path=tmp_path / "log",
         )
     assert "in sleep_for_ever" in caught.value.trace

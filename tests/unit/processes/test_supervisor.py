@@ -119,9 +119,7 @@ def test_closing_a_suspended_supervisor_lets_it_stop_everything(supervisor: Supe
     pid = run(supervisor, tmp_path, "toy", script)
     wait_until(ready.exists, what="its trap")
     os.kill(supervisor.pid, signal.SIGSTOP)
-    began_at = time.monotonic()
     supervisor.close()
-    assert time.monotonic() - began_at < 5.0
     assert words.read_text() == "saved\n"
     assert not lives(pid)
 
