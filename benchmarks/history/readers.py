@@ -25,7 +25,8 @@ from ratchet.ledger.retention import (
     old_records,
     remove_old_events,
 )
-from ratchet.metrics.ledger_backlog import control, pending
+from ratchet.metrics.ledger_backlog import claims as held_claims
+from ratchet.metrics.ledger_backlog import control, find_waiting
 from ratchet.metrics.ledger_state import judging, learning, lineage, queue, serving, tasks
 from ratchet.metrics.source_collector import LedgerSource
 from ratchet.settings import Settings
@@ -38,6 +39,8 @@ FIND_MS, COLLECTOR_MS, SCRAPE_MS = 100.0, 100.0, 250.0
 IDLE_MS, RETENTION_MS, WRITE_MS = 5.0, 250.0, 100.0
 """Bounds of the CPU time of one reading. A command's is without the imports, which benchmarks/cli measures. Sweeps run
 every few minutes; retention asks once a checkpoint what is kept and which records are old."""
+
+AT_REST = "a scrape while nothing changes"
 
 RETENTION_DAYS = 20
 """Age of the events that are removed; the made-up history has older ones."""
@@ -126,14 +129,21 @@ class _Discards:
 
 
 def _collectors(settings: Settings, ledger: Ledger) -> Iterator[Reading]:
-    for collector in (queue, lineage, learning, tasks, judging, serving, control, pending):
+    for collector in (queue, lineage, learning, tasks, judging, serving, control, held_claims):
 
         def collect(collector: Callable[..., Iterator[object]] = collector) -> None:
             with ledger.read() as session:
                 list(collector(session, clock(session), settings))
 
         yield Reading("metrics", collector.__name__, COLLECTOR_MS, collect)
-    yield Reading("metrics", "one scrape of them all", SCRAPE_MS, LedgerSource(ledger, settings).read)
+
+    def waiting() -> None:
+        with ledger.read() as session:
+            find_waiting(session)
+
+    yield Reading("metrics", "what waits for each system", COLLECTOR_MS, waiting)
+    yield Reading("metrics", "a scrape after a change", SCRAPE_MS, lambda: LedgerSource(ledger, settings).read())
+    yield Reading("metrics", AT_REST, SCRAPE_MS, LedgerSource(ledger, settings).read)
 
     def ages() -> None:
         with ledger.read() as session:

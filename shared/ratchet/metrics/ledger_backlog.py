@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from prometheus_client.core import GaugeMetricFamily
 from sqlalchemy import func, select
@@ -29,7 +30,7 @@ def control(session: Session, now: float, _settings: Settings) -> Iterator[Gauge
     yield single(
         "ratchet_outbox_oldest_seconds",
         "Age of the oldest event that has not been relayed, 0 if none.",
-        max(0.0, now - waiting[1]) if waiting[1] is not None else 0.0,
+        _age(waiting[1], now),
     )
 
 
@@ -91,30 +92,52 @@ def _dead(session: Session) -> Iterator[GaugeMetricFamily]:
     )
 
 
-def pending(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
-    """Age and count of the subjects that wait for each system, and claims by system."""
-    ages: list[tuple[tuple[str, ...], float]] = []
-    counts: list[tuple[tuple[str, ...], float]] = []
+@dataclass(frozen=True)
+class Waiting:
+    """Subjects without a system's verdict. ``since`` is when the oldest began to wait (epoch seconds), None without."""
+
+    system: str
+    subjects: str
+    count: int
+    since: float | None
+
+
+def find_waiting(session: Session) -> list[Waiting]:
+    """What waits for each system, from queries over all subjects."""
+    found = []
     for system in registry.known(session):
         if system.pending not in QUERIES:
             continue  # generation depends only on the depth of the queue, which has its own gauges
-        first, count = oldest(session, QUERIES[system.pending](system.name))
-        names = (system.name, str(system.pending))
-        ages.append((names, max(0.0, now - first) if first is not None else 0.0))
-        counts.append((names, count))
+        since, count = oldest(session, QUERIES[system.pending](system.name))
+        found.append(Waiting(system.name, str(system.pending), count, since))
+    return found
+
+
+def pending(waiting: Sequence[Waiting], now: float) -> Iterator[GaugeMetricFamily]:
+    """Age and count of the subjects that wait for each system."""
     # Alerts select by ``subjects``, so that they also apply to systems that are added later.
     labels = ("system", "subjects")
+    ages = (((each.system, each.subjects), _age(each.since, now)) for each in waiting)
+    counts = (((each.system, each.subjects), float(each.count)) for each in waiting)
     text = "Age of the oldest subject that waits for the system, 0 if none."
     yield gauge("ratchet_pending_oldest_seconds", text, labels, ages)
     yield gauge("ratchet_pending", "Subjects that wait for the system.", labels, counts)
+
+
+def claims(session: Session, now: float, _settings: Settings) -> Iterator[GaugeMetricFamily]:
+    """Claims by system, and open evaluation requests."""
     yield from _claims(session, now)
     asked_at = session.scalar(select(func.min(unanswered_requests().subquery().c.created_at)))
     yield gauge(
         "ratchet_request_oldest_seconds",
         "Age of the oldest open evaluation request, 0 if none.",
         (),
-        [((), max(0.0, now - asked_at) if asked_at is not None else 0.0)],
+        [((), _age(asked_at, now))],
     )
+
+
+def _age(since: float | None, now: float) -> float:
+    return max(0.0, now - since) if since is not None else 0.0
 
 
 def _claims(session: Session, now: float) -> Iterator[GaugeMetricFamily]:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Protocol
 
@@ -24,8 +25,9 @@ from ratchet.bus.streams import PREFIX
 from ratchet.errors import TransientError
 from ratchet.events import CATALOGUE
 from ratchet.ledger import Ledger
+from ratchet.ledger.changes import fingerprint
 from ratchet.metrics.families import gauge, single
-from ratchet.metrics.ledger_backlog import control, pending
+from ratchet.metrics.ledger_backlog import Waiting, claims, control, find_waiting, pending
 from ratchet.metrics.ledger_state import judging, learning, lineage, queue, serving, tasks
 from ratchet.settings import Settings
 
@@ -92,23 +94,48 @@ class TimeLimitedCollector(Collector):
 
 
 Read = Callable[[Session, float, Settings], Iterator[Metric]]
-READS: tuple[Read, ...] = (queue, tasks, lineage, learning, pending, judging, serving, control)
+SETTLED: tuple[Read, ...] = (queue, tasks, lineage, learning, judging)
+"""They read whole histories, and their values change with the ledger alone."""
+CURRENT: tuple[Read, ...] = (claims, serving, control)
+"""Their values change with time or with heartbeats too."""
+
+KEPT_S = 60.0
+"""How long the settled values are served at most while the ledger does not change."""
+
+
+@dataclass(frozen=True)
+class SettledState:
+    """What was read of a ledger with this fingerprint."""
+
+    fingerprint: tuple[Any, ...]
+    read_at: float
+    families: list[Metric]
+    waiting: list[Waiting]
 
 
 class LedgerSource:
-    """Metrics of the ledger, from about thirty indexed, read-only queries."""
+    """Metrics of the ledger, from about thirty indexed, read-only queries; from a few while it does not change."""
 
     def __init__(self, ledger: Ledger, settings: Settings):
         self._ledger, self._settings = ledger, settings
+        self._kept: SettledState | None = None
 
     def read(self) -> list[Metric]:
         """Raises TransientError while the ledger is away."""
         began_at = time.monotonic()
         now = self._ledger.now()
         with self._ledger.read() as session:
-            found = [family for read in READS for family in read(session, now, self._settings)]
+            settled = self._kept = self._settled(session, now)
+            found = [family for read in CURRENT for family in read(session, now, self._settings)]
         took = single("ratchet_ledger_read_seconds", "Duration of this reading.", time.monotonic() - began_at)
-        return [_ledger_up(1.0), took, *found]
+        return [_ledger_up(1.0), took, *settled.families, *pending(settled.waiting, now), *found]
+
+    def _settled(self, session: Session, now: float) -> SettledState:
+        found, at = fingerprint(session), time.monotonic()
+        if self._kept and self._kept.fingerprint == found and at - self._kept.read_at < KEPT_S:
+            return self._kept
+        families = [family for read in SETTLED for family in read(session, now, self._settings)]
+        return SettledState(found, at, families, find_waiting(session))
 
     def away(self) -> list[Metric]:
         return [_ledger_up(0.0)]

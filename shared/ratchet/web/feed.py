@@ -11,22 +11,11 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ratchet.errors import RatchetError
 from ratchet.ledger import Ledger
-from ratchet.ledger.tables import (
-    BatchRow,
-    ClaimRow,
-    DeadLetterRow,
-    DeploymentRow,
-    LineageRow,
-    OutboxRow,
-    ServingRow,
-    TaskRow,
-    VerdictRow,
-)
+from ratchet.ledger.changes import fingerprint
 from ratchet.settings import Settings
 from ratchet.views.reading import training_now
 from ratchet.web.rendering import browser_json
@@ -148,21 +137,6 @@ class Feed:
     def _read(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         with self._ledger.read() as session:
             return fingerprint(session), training_now(session, self._settings)
-
-
-def fingerprint(session: Session) -> tuple[Any, ...]:
-    """Values of which at least one differs once something that a page shows has changed; heartbeats do not count."""
-    newest = (VerdictRow.id, OutboxRow.seq, DeadLetterRow.id, DeploymentRow.id)
-    parts = [select(func.max(column)).scalar_subquery() for column in newest]
-    parts += [
-        select(func.count()).where(DeadLetterRow.resolved_at.is_not(None)).scalar_subquery(),
-        select(func.sum(ClaimRow.token)).where(ClaimRow.owner.is_not(None)).scalar_subquery(),
-        select(func.max(TaskRow.updated_at)).scalar_subquery(),
-        select(func.max(LineageRow.updated_at)).scalar_subquery(),
-        select(func.max(ServingRow.actual_at)).scalar_subquery(),
-        select(func.max(BatchRow.submitted_at)).scalar_subquery(),
-    ]
-    return tuple(session.execute(select(*parts)).one())
 
 
 def event(name: str, values: dict[str, Any]) -> str:

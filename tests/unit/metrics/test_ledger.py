@@ -27,7 +27,7 @@ from ratchet.metrics.source_collector import LedgerSource, TimeLimitedCollector
 from ratchet.settings import Settings
 from ratchet.stats.proportions import wilson
 from ratchet.systems.registry import systems
-from sqlalchemy import delete, update
+from sqlalchemy import delete, event, update
 
 from tests.support.rows import measured_without_gain, verdict
 from tests.support.scrape import Scrape
@@ -336,3 +336,33 @@ def test_an_unreachable_ledger_exports_only_that(settings: Settings, ask: Ask) -
     away.close()
     assert found.names() == {"ratchet_ledger_up"}
     assert found["ratchet_ledger_up"] == 0
+
+
+def test_histories_are_read_again_only_after_a_change_while_ages_grow(told: Ledger, settings: Settings) -> None:
+    with told.write() as tx:
+        waits = VerdictRow.system == "regression", VerdictRow.subject_id == checkpoint_id(2)
+        tx.session.execute(delete(VerdictRow).where(*waits))
+    source, statements = LedgerSource(told, settings), list[str]()
+
+    def read() -> dict[str, float]:
+        statements.clear()
+        return {
+            f"{family.name} {sorted(sample.labels.items())}": sample.value
+            for family in source.read()
+            for sample in family.samples
+        }
+
+    @event.listens_for(told.engine, "before_cursor_execute")
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    first, of_first = read(), len(statements)
+    again, of_again = read(), len(statements)
+    assert of_again < of_first / 2
+    assert first.keys() == again.keys()
+    labels = [("subjects", systems()["regression"].pending), ("system", "regression")]
+    assert 0 < first[f"ratchet_pending_oldest_seconds {labels}"] < again[f"ratchet_pending_oldest_seconds {labels}"]
+    with told.write() as tx:
+        tx.session.add(verdict("regression", "checkpoint", checkpoint_id(2), "kept"))
+    assert read()[f"ratchet_pending {labels}"] == first[f"ratchet_pending {labels}"] - 1
+    assert len(statements) == of_first

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from ratchet.ledger import Ledger
+from ratchet.ledger.changes import fingerprint
 from ratchet.ledger.operator_actions import pause
 from ratchet.settings import Settings
-from ratchet.web.feed import APART_S, MOST_APART_S, SHARE, Feed, fingerprint
+from ratchet.web.feed import APART_S, MOST_APART_S, SHARE, Feed
 
 PATIENCE_S = 30.0
 
