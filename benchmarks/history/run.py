@@ -34,7 +34,7 @@ from ratchet.ledger.migrate import migrate
 from ratchet.settings import Settings
 from ratchet.systems import registry
 
-from benchmarks.history.readers import named_home, readings
+from benchmarks.history.readers import AT_REST, named_home, readings
 from benchmarks.web.load import Committer, addresses, cost
 from tests.support.pages import Served
 from tests.support.postgres import postgres_server
@@ -189,7 +189,7 @@ def _idle_share(found: Timed) -> float:
         share += sum(found["sweep", f"{system.name}: {lane.name}"][0] for lane in system.lanes) / system.sweep_s
     share += len(systems) * found["sweep", "relay of the outbox, idle"][0] / timer_s
     share += found["sweep", "claims of all systems"][0] / timer_s
-    share += found["metrics", "one scrape of them all"][0] / SCRAPE_S
+    share += found["metrics", AT_REST][0] / SCRAPE_S
     return share / 10
 
 
