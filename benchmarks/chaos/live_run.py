@@ -31,6 +31,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import func, select
 
+from benchmarks.chaos.s3_server import S3Server
 from tests.support.postgres import Postgres
 
 TAG = "CHAOS_RUN"
@@ -91,6 +92,7 @@ class LiveRun:
         self.damaged: set[str] = set()
         """Artifacts that a round has damaged."""
         self.postgres: Postgres | None = None
+        self.s3: S3Server | None = None
         self.disk: Path | None = None
         self.clock: Path | None = None
 

@@ -12,9 +12,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.chaos.live_run import LiveRun
+from benchmarks.chaos.s3_server import BUCKET, S3Server
 from tests.support.postgres import NoPostgres, Postgres
 
 DISK_BYTES = 1 << 30
@@ -55,6 +57,23 @@ def on_postgres(folder: Path) -> Iterator[LiveRun]:
             yield run
     finally:
         server.stop()
+
+
+@contextmanager
+def on_s3(folder: Path) -> Iterator[LiveRun]:
+    """The bucket is kept in the folder, too. Any secret will do."""
+    secret = folder / "secret"
+    secret.write_text("any\n")
+    with S3Server(folder / "bucket") as server:
+        settings = {
+            "ARTIFACTS__URL": f"s3://{BUCKET}/chaos",
+            "ARTIFACTS__ENDPOINT": server.url,
+            "ARTIFACTS__ACCESS_KEY": "any",
+            "ARTIFACTS__SECRET_KEY_FILE": str(secret),
+        }
+        with LiveRun(folder / "home", settings, {}) as run:
+            run.s3 = server
+            yield run
 
 
 @contextmanager
@@ -103,6 +122,10 @@ def _lacks_postgres() -> str | None:
     return None
 
 
+def _lacks_s3fs() -> str | None:
+    return None if find_spec("s3fs") else "no s3fs here; `make install-dev` brings it"
+
+
 def _lacks_mount() -> str | None:
     with tempfile.TemporaryDirectory(prefix="ratchet-chaos-disk-") as place:
         command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
@@ -132,6 +155,7 @@ def _lacks_faketime() -> str | None:
 SEGMENTS = {
     "plain": Segment(plain),
     "postgres": Segment(on_postgres, _lacks_postgres),
+    "s3": Segment(on_s3, _lacks_s3fs),
     "small disk": Segment(on_small_disk, _lacks_mount),
     "clock": Segment(with_own_clock, _lacks_faketime),
 }

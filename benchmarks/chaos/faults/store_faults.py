@@ -38,6 +38,24 @@ def end_backends(run: LiveRun, _dice: random.Random) -> str:
         return f"ended {connection.scalar(BACKENDS)} connections"
 
 
+def leave_s3(run: LiveRun, _dice: random.Random) -> str:
+    assert run.s3 is not None
+    run.s3.away()
+    time.sleep(AWAY_S)
+    run.s3.come_back()
+    return f"away for {AWAY_S:g} s"
+
+
+def fail_s3(run: LiveRun, _dice: random.Random) -> str:
+    assert run.s3 is not None
+    run.s3.failing.set()
+    try:
+        time.sleep(AWAY_S)
+    finally:
+        run.s3.failing.clear()
+    return f"answered 503 for {AWAY_S:g} s"
+
+
 def fill_disk(run: LiveRun, dice: random.Random) -> str:
     assert run.disk is not None
     disk.fill(run.disk)
@@ -76,6 +94,9 @@ STORE_FAULTS = (
     Fault("PostgreSQL away", stop_postgres, "postgres"),
     Fault("PostgreSQL ends all connections", end_backends, "postgres"),
     Fault("worker killed, on PostgreSQL", kill_worker, "postgres"),
+    Fault("S3 away", leave_s3, "s3"),
+    Fault("S3 answers 503", fail_s3, "s3"),
+    Fault("worker killed, on S3", kill_worker, "s3"),
     Fault("disk full and freed", fill_disk, "small disk"),
     Fault("any process killed on a full disk", kill_on_full_disk, "small disk"),
     jump(1),
