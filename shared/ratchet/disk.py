@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from ratchet.errors import RatchetError, SettingsError, TransientError
 
 FULL_BYTES = 10_000_000
@@ -126,8 +128,26 @@ def others_may_enter(folder: Path) -> bool:
     return folder.is_dir() and bool(folder.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH))
 
 
-NOT_LOCAL = frozenset({"9p", "cifs", "drvfs", "exfat", "fuse.sshfs", "nfs", "nfs4", "smb3", "smbfs", "vfat"})
-"""File systems of servers and of drives of Windows, on which locks and SQLite's write-ahead log cannot be relied on."""
+REMOTE = frozenset({"cifs", "fuse.sshfs", "nfs", "nfs4", "smb3", "smbfs"})
+"""File systems of other machines. SQLite's write-ahead log does not work over a network
+(https://www.sqlite.org/wal.html), so that processes of several machines would damage the ledger."""
+NOT_LOCAL = REMOTE | {"9p", "drvfs", "exfat", "vfat"}
+"""With those of drives of Windows, on which locks cannot be relied on."""
+
+
+def mounted() -> list[tuple[str, str]]:
+    """The mount points of this machine with the types of their file systems."""
+    return [(each.mountpoint, each.fstype) for each in psutil.disk_partitions(all=True)]
+
+
+def require_local(folder: Path) -> None:
+    """Raise SettingsError if an SQLite file in the folder would lie on a disk of another machine."""
+    kind = file_system(folder, mounted())
+    if kind in REMOTE:
+        raise SettingsError(
+            f"{folder} is on a file system of type {kind}, of another machine, where SQLite would damage the ledger: "
+            f"{_ELSEWHERE}, or set ledger.url to a PostgreSQL."
+        )
 
 
 def file_system(folder: Path, mounts: Iterable[tuple[str, str]]) -> str:

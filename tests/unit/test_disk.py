@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from ratchet import disk
 from ratchet.atomic_files import atomic_write
 from ratchet.disk import (
     NOT_LOCAL,
@@ -15,6 +16,7 @@ from ratchet.disk import (
     require_writable,
 )
 from ratchet.errors import RatchetError, SettingsError, TransientError
+from ratchet.ledger import Ledger
 
 from tests.support.disk import SmallDisk
 
@@ -93,6 +95,19 @@ def test_a_file_for_others_is_readable_where_its_folder_is(tmp_path: Path) -> No
     tmp_path.chmod(0o755)
     atomic_write(tmp_path / "report.html", "for others")
     assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_ledger_on_a_disk_of_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Ledger(f"sqlite:///{tmp_path / 'here' / 'ledger.db'}").close()
+    there = tmp_path / "there"
+    monkeypatch.setattr(disk, "mounted", lambda: [("/", "ext4"), (str(there), "nfs4")])
+    there.mkdir()
+    with pytest.raises(
+        SettingsError, match=rf"{there}/home is on a file system of type nfs4.*RATCHET_HOME.*ledger.url"
+    ):
+        Ledger(f"sqlite:///{there / 'home' / 'ledger.db'}")
+    assert not (there / "home").exists()
+    Ledger("sqlite:///:memory:").close()
 
 
 def test_the_file_system_of_a_folder_is_that_of_the_innermost_mount(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from ratchet.disk import is_full
 from ratchet.errors import SettingsError
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -11,6 +13,15 @@ PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*
 
 SECOND_SETS = ("consolidated*", "*/*")
 """Files of hub repositories with the same weights once more, in the format of the model's makers."""
+
+
+def hub_cache() -> Path:
+    """Where repositories of the hub are downloaded to: HF_HUB_CACHE, or the folder ``hub`` of HF_HOME or of the user's
+    cache (https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables)."""
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return Path(named).expanduser()
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or Path(caches, "huggingface")).expanduser() / "hub"
 
 
 def located(name: str, what: str) -> Path:
@@ -28,6 +39,11 @@ def located(name: str, what: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=list(PATTERNS), ignore_patterns=list(SECOND_SETS)))
     except (LocalEntryNotFoundError, RepositoryNotFoundError, HFValidationError, OSError) as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise SettingsError(
+                f"{what} {name} does not fit on the disk of {hub_cache()}: make room there, or set HF_HOME to a folder "
+                "on a larger disk."
+            ) from error
         raise SettingsError(
             f"{what} {name} is neither a folder nor a model of the hub or its local cache: {error}"
         ) from error

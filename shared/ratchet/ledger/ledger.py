@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, StatementError
 from sqlalchemy.orm import Session
 
-from ratchet.disk import home_errors, require_writable
+from ratchet.disk import home_errors, require_local, require_writable
 from ratchet.errors import DamagedLedger, NotJson, RatchetError, TransientError
 from ratchet.events import Event, encode
 from ratchet.failpoint import failpoint
@@ -208,8 +208,9 @@ def _open(url: str) -> Engine:
         )
         event.listen(engine, "before_cursor_execute", _store_any_text, retval=True)
         return engine
-    if parsed.database:
+    if parsed.database and parsed.database != ":memory:":
         folder = Path(parsed.database).parent
+        require_local(folder)
         with home_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
     timeout = {} if "timeout" in parsed.query else {"timeout": BUSY_TIMEOUT_S}

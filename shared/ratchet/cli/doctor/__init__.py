@@ -23,6 +23,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "machine": machine.machine,
     "disk": machine.disk,
     "home": machine.home,
+    "hub": machine.hub,
     "proxy": machine.proxies,
     "gpu": machine.cards,
     "training": machine.training,

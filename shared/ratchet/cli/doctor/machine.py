@@ -24,8 +24,10 @@ from ratchet.capacity import (
     training_problem,
 )
 from ratchet.cli.doctor.finding import Endpoint, Finding, connection_problems
-from ratchet.disk import NOT_LOCAL, file_system, others_may_enter, require_writable
+from ratchet.disk import NOT_LOCAL, file_system, mounted, others_may_enter, require_local, require_writable
 from ratchet.errors import RatchetError
+from ratchet.inference.locate_model import hub_cache
+from ratchet.inference.tiny import TINY_MODEL
 from ratchet.leases.gpus import Gpu, capacity_gb, list_gpus, training_processes
 from ratchet.leases.slots import holder
 from ratchet.lines import read_lines
@@ -38,6 +40,7 @@ from ratchet.training_memory import model_facts
 from ratchet.wording import size
 
 GIB = 1024**3
+IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 SERVING = "serving"
 """Holds its GPU lease as long as it runs; the other users take turns."""
 
@@ -75,7 +78,9 @@ def disk(settings: Settings) -> Finding:
 def home(settings: Settings) -> Finding:
     """Whether the home is on a local disk, and closed to other users of this machine: it holds rows and answers."""
     folder = settings.home.resolve()
-    kind = file_system(folder, ((each.mountpoint, each.fstype) for each in psutil.disk_partitions(all=True)))
+    kind = file_system(folder, mounted())
+    if settings.ledger.url is None:
+        require_local(folder)
     if kind in NOT_LOCAL and settings.ledger.url is None:
         return Finding(
             "home",
@@ -86,6 +91,19 @@ def home(settings: Settings) -> Finding:
     if others_may_enter(folder):
         return Finding("home", "note", f"other users can read {folder}, with rows and answers: chmod 700 {folder}")
     return Finding("home", "ok", f"{folder} is closed to other users" if folder.exists() else f"no {folder} yet")
+
+
+def hub(settings: Settings) -> Finding:
+    """Where a base model of the hub is downloaded to. A folder in memory would count against a container's limit."""
+    name = settings.model.path
+    if TRAINER not in settings.placement.roles or name == TINY_MODEL or model_folder(settings) is not None:
+        return Finding("hub", "ok", "no model of the hub is asked for")
+    cache = hub_cache()
+    free, _ = free_disk(cache)
+    text = f"{name} is downloaded to {cache}, where {size(free)} are free"
+    if (kind := file_system(cache, mounted())) in IN_MEMORY:
+        return Finding("hub", "note", f"{text}, in memory ({kind}): set HF_HOME to a folder on a disk")
+    return Finding("hub", "ok", text)
 
 
 def proxies(_settings: Settings) -> Finding:

@@ -16,7 +16,7 @@ from ratchet import __version__
 from ratchet.build import Build
 from ratchet.bus.embedded_redis import EmbeddedRedis
 from ratchet.capacity import disk_shortage
-from ratchet.cli.doctor import CHECKS, Finding, examine
+from ratchet.cli.doctor import CHECKS, Finding, examine, machine
 from ratchet.cli.doctor.finding import Endpoint, connection_problem, connection_problems
 from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
 from ratchet.cli.doctor.stores import differing
@@ -384,6 +384,19 @@ def test_a_home_that_other_users_can_read_is_noted(tmp_path: Path) -> None:
     assert (found.state, f"chmod 700 {settings.home}" in found.text) == ("note", True)
     settings.home.chmod(0o700)
     assert finding(settings, "home").state == "ok"
+
+
+def test_where_a_model_of_the_hub_is_downloaded_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    settings = settled(tmp_path / "home", model={"path": "some/model"})
+    monkeypatch.setattr(machine, "mounted", lambda: [("/", "ext4")])
+    found = finding(settings, "hub")
+    assert (found.state, f"some/model is downloaded to {tmp_path}/hub, where" in found.text) == ("ok", True)
+    monkeypatch.setattr(machine, "mounted", lambda: [("/", "ext4"), (str(tmp_path), "tmpfs")])
+    found = finding(settings, "hub")
+    assert (found.state, found.text.endswith("in memory (tmpfs): set HF_HOME to a folder on a disk")) == ("note", True)
+    assert finding(settled(tmp_path / "home"), "hub").text == "no model of the hub is asked for"
 
 
 def test_the_disk_is_compared_with_what_a_save_of_the_model_takes(tmp_path: Path) -> None:
