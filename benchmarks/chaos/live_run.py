@@ -40,7 +40,9 @@ LEASE_S = 4.0
 START_S = 600.0
 STOP_S = 60.0
 RECOVER_S = 180.0
-POLL_S = 0.1
+ANSWER_S = 10.0
+POLL_S = 0.2
+SHOW_S = 30.0
 RATCHET = [sys.executable, "-c", "from ratchet.cli.main import app; app()"]
 SMALL = {
     "SERVING__PORT": "0",
@@ -49,7 +51,7 @@ SMALL = {
     "QUEUE__BATCH_EXAMPLES": "600",
     "QUEUE__LOW_WATER": "1500",
     "QUEUE__HIGH_WATER": "3000",
-    "SUITES__FAMILIES": '[{"name": "reverse", "levels": [1]}]',
+    "SUITES__FAMILIES": '[{"name": "reverse", "levels": [1, 2, 3]}]',
     "SUITES__PROBE_ITEMS": "30",
     "SUITES__EVAL_ITEMS": "40",
     "SUITES__CONFIRM_ITEMS": "60",
@@ -61,9 +63,9 @@ SMALL = {
     "CORRECTION__SAMPLES": "0",
     "RETENTION__CHECKPOINTS_GB": "0.2",
     "CONTROL__LEASE_S": str(LEASE_S),
-    "CONTROL__TIMER_S": "0.5",
+    "CONTROL__TIMER_S": "1",
     "CONTROL__MAX_BACKOFF_S": "1",
-    "CONTROL__SWEEP_FACTOR": "0.02",
+    "CONTROL__SWEEP_FACTOR": "0.05",
     "CONTROL__GRACE_S": "5",
     "CONTROL__LIVENESS_S": "60",
     "CONTROL__MAX_KILLS": "1000000",  # the rounds kill, not a subject
@@ -89,6 +91,7 @@ class LiveRun:
         self.settings = Settings(home=self.home)
         self.ledger = Ledger(settings.get("LEDGER__URL") or f"sqlite:///{self.home / 'ledger.db'}?timeout=30")
         self.process: subprocess.Popen[bytes] | None = None
+        self._http = httpx.Client(timeout=ANSWER_S, trust_env=False, verify=False)
         self.damaged: set[str] = set()
         """Artifacts that a round has damaged."""
         self.postgres: Postgres | None = None
@@ -148,6 +151,7 @@ class LiveRun:
                 process.kill()
         if self.process is not None:
             self.process.wait()
+        self._http.close()
         self.ledger.close()
 
     def tagged(self) -> Iterator[psutil.Process]:
@@ -156,7 +160,8 @@ class LiveRun:
         for process in psutil.process_iter():
             with suppress(OSError, psutil.Error):
                 environ = Path(f"/proc/{process.pid}/environ").read_bytes()
-                if mark in environ or any(home in part for part in process.cmdline()):
+                is_redis = "redis" in process.name() or "valkey" in process.name()  # which overwrites its environment
+                if mark in environ or (is_redis and any(home in part for part in process.cmdline())):
                     yield process
 
     def family(self) -> list[psutil.Process]:
@@ -219,7 +224,7 @@ class LiveRun:
     def served(self) -> str | None:
         """The checkpoint that the server names as live; None while it does not answer."""
         with suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
-            live = httpx.get(f"{self.endpoint()}/health", timeout=5.0, trust_env=False).json()["live"]
+            live = self._http.get(f"{self.endpoint()}/health").json()["live"]
             return str(live["checkpoint_id"])
         return None
 
@@ -232,15 +237,19 @@ class LiveRun:
     def wait_works(self, timeout_s: float = RECOVER_S) -> float:
         """Wait until all parts work, and every worker has reported since this call. Returns the seconds that it took.
         Raises Stuck, with what is missing."""
-        began, before, missing = time.monotonic(), self._reports(), "the ledger"
+        began, before, missing, shown_s = time.monotonic(), self._reports(), "the ledger", 0.0
         while time.monotonic() - began < timeout_s:
             self.keep_running()
             if before is None:
                 before = self._reports()
             else:
                 missing = self._missing(before)
+            waited_s = time.monotonic() - began
             if not missing:
-                return time.monotonic() - began
+                return waited_s
+            if waited_s > shown_s + SHOW_S:
+                shown_s = waited_s
+                print(f"       after {waited_s:.0f} s this does not work yet: {missing}", flush=True)
             time.sleep(POLL_S)
         raise Stuck(f"after {timeout_s:.0f} s this does not work: {missing}")
 
@@ -267,6 +276,6 @@ class LiveRun:
         if self.served() is None:
             return "the inference server has no live model"
         with suppress(httpx.HTTPError):
-            if httpx.get(f"{self.page()}/health", timeout=5.0, trust_env=False).status_code == 200:
+            if self._http.get(f"{self.page()}/health").status_code == 200:
                 return ""
         return "the page"

@@ -11,16 +11,23 @@ in any round of the journal; the line of that round has the evidence, and the lo
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import date
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 
+import httpx
+import psutil
 from ratchet.errors import RatchetError
+from redis.exceptions import RedisError
 
 from benchmarks.chaos.faults.catalogue import FAULTS
 from benchmarks.chaos.faults.fault import Fault
@@ -32,7 +39,10 @@ from benchmarks.chaos.segments import SEGMENTS
 
 SMOKE = ("--rounds", "3", "--repeats", "1", "--faults", "worker killed,redis flushed,streams deleted")
 """Arguments of its smallest size, with which a test runs it to its end."""
+ROUNDS = int(os.environ.get("RATCHET_CHAOS_ROUNDS", "1000"))
 REPEATS = 3
+RESULTS = Path(__file__).with_name("RESULTS.md")
+TROUBLE = (RatchetError, OSError, RedisError, httpx.HTTPError, psutil.Error, subprocess.SubprocessError)
 WINDOW = 25
 PROGRESS_S = 300.0
 """A window of rounds without a new verdict or checkpoint gets this long to make one without faults."""
@@ -44,18 +54,23 @@ class Stage:
     def __init__(self, folder: Path):
         self._folder = folder
         self._segment: str | None = None
-        self._open: AbstractContextManager[LiveRun] | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Stage:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the stack that runs, if any."""
+        self._segment = None
         self._stack.close()
 
     def of(self, segment: str) -> tuple[LiveRun, Invariants, Window]:
+        """The segment's stack, started if it is not the one that runs. Raises Stuck if it does not start."""
         if segment != self._segment:
-            self._stack.close()
+            self.close()
             folder = self._folder / segment.replace(" ", "-")
             folder.mkdir(parents=True, exist_ok=True)
             run = self._stack.enter_context(SEGMENTS[segment].open(folder))
@@ -96,8 +111,9 @@ def play(stage: Stage, number: int, fault: Fault, seed: int) -> Round:
         recovered_s = run.wait_works()
         broken += invariants.check()
         broken += window.check()
-    except (Stuck, RatchetError) as error:
+    except (Stuck, *TROUBLE) as error:
         broken.append(f"{type(error).__name__}: {error}")
+        stage.close()  # the next round gets a fresh stack
     verdicts, checkpoints = _made(run)
     took_s = time.monotonic() - began
     return Round(number, fault.segment, fault.name, did, recovered_s, took_s, verdicts, checkpoints, broken)
@@ -135,12 +151,13 @@ def journal_folder(named: Path | None) -> Iterator[Path]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1000, help="rounds in all, with those of the journal")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds in all, with those of the journal")
     parser.add_argument("--journal", type=Path, help="folder of the journal and of the homes; default: a temporary one")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round after this long")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="rounds of each fault in one visit of its stack")
     parser.add_argument("--faults", default="", help="names of faults, separated by commas; default: all")
+    parser.add_argument("--write", action="store_true", help="write the rounds of the journal to RESULTS.md")
     parser.add_argument("--list", action="store_true", help="print the faults, and end")
     arguments = parser.parse_args()
     faults = possible([name.strip() for name in arguments.faults.split(",") if name.strip()])
@@ -149,11 +166,34 @@ def main() -> int:
         return 0
     with journal_folder(arguments.journal) as folder:
         journal = Journal(folder, arguments.seed)
-        rounds(journal, faults, folder, arguments.rounds, arguments.repeats, 60.0 * arguments.minutes)
-        print(f"\nseed {journal.seed}, {len(journal.rounds)} rounds\n\n{journal.table()}")
+        try:
+            rounds(journal, faults, folder, arguments.rounds, arguments.repeats, 60.0 * arguments.minutes)
+        except Stuck as error:
+            sys.exit(f"a stack does not start: {error}; its logs are in {folder}")
+        found = report(journal)
+        print(f"\n{found}")
+        if arguments.write:
+            RESULTS.write_text(f"# Chaos rounds\n\n{found}\n")
         for each in journal.broken():
             print(f"round {each.number}, {each.fault}: " + "; ".join(each.broken), file=sys.stderr)
         return 1 if journal.broken() else 0
+
+
+def report(journal: Journal) -> str:
+    """What the journal says, as Markdown."""
+    number, broken = len(journal.rounds), journal.broken()
+    mean_s = sum(each.seconds for each in journal.rounds) / max(number, 1)
+    rounds_of = ", ".join(f"round {each.number} ({each.fault}): {'; '.join(each.broken)}" for each in broken)
+    return (
+        fill(
+            f"{date.today()}, {os.cpu_count()} cores, seed {journal.seed}: {number} rounds, {mean_s:.1f} s a round in "
+            f"the mean, {len(broken)} with a broken invariant{': ' if broken else '.'}{rounds_of}",
+            width=120,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        + f"\n\n{journal.table()}"
+    )
 
 
 def rounds(journal: Journal, faults: Sequence[Fault], folder: Path, wanted: int, repeats: int, limit_s: float) -> None:

@@ -126,7 +126,7 @@ def kill_server_in_rollout(step: str, run: LiveRun, dice: random.Random) -> str:
     if deployed is None:
         (run.failpoints / step).unlink(missing_ok=True)
         return "there is no other checkpoint yet"
-    came = _consumed(run, step, ROLLOUT_S) if step != "load" else _loads(run, deployed)
+    came = _consumed(run, step, ROLLOUT_S) if step != "load" else _loads(run, before, deployed)
     _signal(before, signal.SIGKILL)
     (run.failpoints / step).unlink(missing_ok=True)
     return f"deployed {deployed}, killed the server {'at' if came else 'before'} {step}"
@@ -160,16 +160,17 @@ def _consumed(run: LiveRun, point: str, timeout_s: float) -> bool:
     return False
 
 
-def _loads(run: LiveRun, checkpoint_id: str) -> bool:
-    """Wait until the server reads the checkpoint's weights, or has switched to it already."""
+def _loads(run: LiveRun, server: int, checkpoint_id: str) -> bool:
+    """Wait until the server reads the checkpoint's weights; False if it has switched to it already, or is gone."""
+    with run.ledger.read() as session:
+        artifact = session.get_one(CheckpointRow, checkpoint_id).artifact
     deadline = time.monotonic() + ROLLOUT_S
     while time.monotonic() < deadline:
-        with run.ledger.read() as session:
-            artifact = session.get_one(CheckpointRow, checkpoint_id).artifact
-        pid = run.processes().get("server")
-        with suppress(psutil.Error):
-            if pid is not None and any(artifact in file.path for file in psutil.Process(pid).open_files()):
+        try:
+            if any(artifact in each.path for each in psutil.Process(server).memory_maps()):
                 return True
+        except psutil.Error:
+            return False
         if run.served() == checkpoint_id:
             return False
         time.sleep(0.02)
