@@ -23,6 +23,7 @@ from ratchet.bus.connection import connect
 from ratchet.errors import RatchetError
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import CheckpointRow, VerdictRow, WorkerRow
+from ratchet.processes.managed_process import end_with_parent
 from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
 from ratchet.systems import registry
@@ -121,7 +122,12 @@ class LiveRun:
         """Start it, without waiting for anything."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*RATCHET, "run"], env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                [*RATCHET, "run"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=end_with_parent,  # also where this process is killed
             )
 
     def keep_running(self) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -160,6 +161,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the rounds of the journal to RESULTS.md")
     parser.add_argument("--list", action="store_true", help="print the faults, and end")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the stack ends, and a small disk is unmounted
     faults = possible([name.strip() for name in arguments.faults.split(",") if name.strip()])
     if arguments.list:
         print("\n".join(f"{fault.segment:<10} {fault.name}" for fault in faults))

@@ -12,6 +12,7 @@ from benchmarks.chaos.faults.fault import Fault
 from benchmarks.chaos.live_run import LiveRun, Stuck
 
 HELD_S = 2.0
+TRY_S = 0.2
 STREAMS = "ratchet:events:*"
 BINDINGS = "_kombu.binding.*"
 
@@ -54,7 +55,7 @@ def fill(policy: str) -> Fault:
             redis.config_set("maxmemory-policy", "noeviction")
         return f"full for {HELD_S:g} s, {keys} keys left"
 
-    return Fault(f"redis full, {policy}", strike)
+    return Fault(f"redis full ({policy})", strike)
 
 
 def delete(name: str, pattern: str) -> Fault:
@@ -81,8 +82,8 @@ def _guarded(fault: Fault) -> Fault:
             try:
                 return fault.strike(run, dice)
             except (RedisError, Stuck):
-                time.sleep(0.2)
-        raise Stuck("Redis was not reached for 10 s")
+                time.sleep(TRY_S)
+        raise Stuck("Redis was not reached")
 
     return Fault(fault.name, strike)
 
