@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 import venv
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ratchet.systems.registry import systems
 
 ROOT = Path(__file__).parents[3]
@@ -78,19 +82,48 @@ def test_a_model_child_finds_everything_preloaded() -> None:
 
 @pytest.mark.slow
 def test_shared_alone_installs_and_runs_without_torch_and_scipy(tmp_path: Path) -> None:
-    venv.create(tmp_path / "env", with_pip=True)
-    binaries = tmp_path / "env" / "bin"
-    install = [binaries / "python", "-m", "pip", "install", "--quiet", "--no-compile", "-c", ROOT / "constraints.txt"]
-    subprocess.run([*install, ROOT / "shared"], check=True, capture_output=True)
-    listed = subprocess.run(
-        [binaries / "python", "-m", "pip", "list", "--format=freeze"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    installed = {line.split("==")[0].lower().replace("-", "_") for line in listed.stdout.splitlines()}
-    assert "ratchet_shared" in installed
-    assert installed.isdisjoint(HEAVY)
-    assert loaded(binaries / "python", tmp_path) == []
-    shown = subprocess.run([binaries / "ratchet", "--help"], check=True, capture_output=True, text=True)
+    """pip, which has no index here, finds everything that the package requires among what the environment holds."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    build = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT / "shared"]
+    subprocess.run([*pip, *build], check=True, capture_output=True)
+    venv.create(tmp_path / "env", with_pip=False)
+    python = tmp_path / "env" / "bin" / "python"
+    needed = required_by("ratchet-shared")
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(tmp_path / "env")}))
+    for package in needed.values():
+        link_into(packages, package)
+    (wheel,) = tmp_path.glob("*.whl")
+    install = ["--python", python, "install", "--quiet", "--no-index", "--no-compile", "-c", ROOT / "constraints.txt"]
+    subprocess.run([*pip, *install, wheel], check=True, capture_output=True)
+    assert needed.keys().isdisjoint(map(canonicalize_name, HEAVY))
+    assert loaded(python, tmp_path) == []
+    shown = subprocess.run([python.with_name("ratchet"), "--help"], check=True, capture_output=True, text=True)
     assert "status" in shown.stdout
+
+
+def required_by(root: str) -> dict[str, Distribution]:
+    """The installed distributions that this one requires, directly or through others, with the extras asked for."""
+    found: dict[str, Distribution] = {}
+    waiting, seen = [Requirement(root)], set[str]()
+    while waiting:
+        requirement = waiting.pop()
+        if str(requirement) in seen:
+            continue
+        seen.add(str(requirement))
+        name = canonicalize_name(requirement.name)
+        package = distribution(name)
+        if name != root:
+            found[name] = package
+        extras = requirement.extras or {""}
+        for needed in map(Requirement, package.requires or ()):
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(needed)
+    return found
+
+
+def link_into(folder: Path, package: Distribution) -> None:
+    """Make the top-level folders and files of an installed distribution importable from this folder too."""
+    for name in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+        link = folder / name
+        if not link.exists():
+            link.symlink_to(Path(str(package.locate_file(name))).resolve())
