@@ -32,9 +32,9 @@ from sqlalchemy.orm import Session
 
 from benchmarks.chaos.live_run import LiveRun
 
-SERVED_S = 120.0
-ORPHAN_S = 30.0
-FOLDER_S = 120.0
+SERVED_S = 300.0
+ORPHAN_S = 60.0
+FOLDER_S = 300.0
 CLOCK = time.monotonic
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import psutil
 from ratchet.errors import TransientError
-from ratchet.failpoint import DEPLOYING, POINTS
+from ratchet.failpoint import DEPLOYING
 from ratchet.ledger import deployments
 from ratchet.ledger.tables import BlockRow, CheckpointRow
 from ratchet.systems import registry
@@ -23,6 +23,7 @@ from benchmarks.chaos.live_run import LEASE_S, LiveRun, Stuck
 APPEARS_S = 20.0
 SUSPENDED_S = 1.25 * LEASE_S
 ROLLOUT_S = 30.0
+ANYWHERE = ("after-claim", "after-work", "before-relay", "after-commit")
 SINGLE = ("run", "supervisor", "redis", "server", "page", "fork server")
 
 
@@ -98,7 +99,7 @@ def _suspend(pids: list[int]) -> bool:
 
 def die_at_point(run: LiveRun, dice: random.Random) -> str:
     """The next process that comes to a named point of the code kills itself there."""
-    point = dice.choice([point for point in POINTS if point not in DEPLOYING and point != "after-plant"])
+    point = dice.choice(ANYWHERE)
     (run.failpoints / point).touch()
     died = _consumed(run, point, APPEARS_S)
     return f"died {point}" if died else f"nobody came {point}"
