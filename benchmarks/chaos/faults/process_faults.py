@@ -9,7 +9,6 @@ import time
 from contextlib import suppress
 from functools import partial
 
-import psutil
 from ratchet.errors import TransientError
 from ratchet.failpoint import DEPLOYING
 from ratchet.ledger import deployments
@@ -22,7 +21,7 @@ from benchmarks.chaos.live_run import LEASE_S, LiveRun, Stuck
 
 APPEARS_S = 20.0
 SUSPENDED_S = 1.25 * LEASE_S
-ROLLOUT_S = 30.0
+ROLLOUT_S = 2.0
 ANYWHERE = ("after-claim", "after-work", "before-relay", "after-commit")
 SINGLE = ("run", "supervisor", "redis", "server", "page", "fork server")
 
@@ -113,24 +112,29 @@ def arm_gate(run: LiveRun, dice: random.Random) -> str:
     return f"armed {point}{', as before' if armed else ''}"
 
 
-def kill_server_in_rollout(step: str, run: LiveRun, dice: random.Random) -> str:
-    """An operator deploys another checkpoint; the server is killed at that step of the roll-out.
+def kill_server_in_rollout(run: LiveRun, dice: random.Random) -> str:
+    """An operator deploys another checkpoint; the server is killed at any moment of the roll-out."""
+    server, deployed = run.processes().get("server"), _deploy_another(run, dice)
+    if server is None or deployed is None:
+        return "there was no server, or no other checkpoint"
+    pause_s = dice.uniform(0.0, ROLLOUT_S)
+    time.sleep(pause_s)
+    had = run.served() == deployed
+    _signal(server, signal.SIGKILL)
+    return f"deployed {deployed}, killed the server {pause_s:.1f} s later{', when it was live' if had else ''}"
 
-    At "load" it dies while it loads; at the later steps the deployer dies together with it.
-    """
-    before = run.processes().get("server")
-    if before is None:
-        return "there was no server"
-    if step != "load":
-        (run.failpoints / step).touch()
+
+def kill_server_at_step(step: str, run: LiveRun, dice: random.Random) -> str:
+    """The same at a step of the roll-out, where the deployer kills itself, and the server is killed with it."""
+    server = run.processes().get("server")
+    (run.failpoints / step).touch()
     deployed = _deploy_another(run, dice)
-    if deployed is None:
+    if server is None or deployed is None:
         (run.failpoints / step).unlink(missing_ok=True)
-        return "there is no other checkpoint yet"
-    came = _consumed(run, step, ROLLOUT_S) if step != "load" else _loads(run, before, deployed)
-    _signal(before, signal.SIGKILL)
-    (run.failpoints / step).unlink(missing_ok=True)
-    return f"deployed {deployed}, killed the server {'at' if came else 'before'} {step}"
+        return "there was no server, or no other checkpoint"
+    came = _consumed(run, step, APPEARS_S)
+    _signal(server, signal.SIGKILL)
+    return f"deployed {deployed}, killed the server {step}" if came else f"the deployer did not come to {step}"
 
 
 def _deploy_another(run: LiveRun, dice: random.Random) -> str | None:
@@ -161,23 +165,6 @@ def _consumed(run: LiveRun, point: str, timeout_s: float) -> bool:
     return False
 
 
-def _loads(run: LiveRun, server: int, checkpoint_id: str) -> bool:
-    """Wait until the server reads the checkpoint's weights; False if it has switched to it already, or is gone."""
-    with run.ledger.read() as session:
-        artifact = session.get_one(CheckpointRow, checkpoint_id).artifact
-    deadline = time.monotonic() + ROLLOUT_S
-    while time.monotonic() < deadline:
-        try:
-            if any(artifact in each.path for each in psutil.Process(server).memory_maps()):
-                return True
-        except psutil.Error:
-            return False
-        if run.served() == checkpoint_id:
-            return False
-        time.sleep(0.02)
-    return False
-
-
 PROCESS_FAULTS = (
     *(Fault(f"{part} killed", partial(kill, part)) for part in SINGLE),
     Fault("worker killed", kill_worker),
@@ -191,7 +178,7 @@ PROCESS_FAULTS = (
     Fault("server or supervisor suspended", partial(suspend, ("server", "supervisor", "run"))),
     Fault("everything suspended", suspend_all),
     Fault("deployer killed at a gate's step", arm_gate),
-    Fault("server killed while it loads", partial(kill_server_in_rollout, "load")),
-    Fault("server killed after the load", partial(kill_server_in_rollout, "after-load")),
-    Fault("server killed after the switch", partial(kill_server_in_rollout, "after-switch")),
+    Fault("server killed amid a roll-out", kill_server_in_rollout),
+    Fault("server and deployer killed after the load", partial(kill_server_at_step, "after-load")),
+    Fault("server and deployer killed after the switch", partial(kill_server_at_step, "after-switch")),
 )
