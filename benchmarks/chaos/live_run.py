@@ -31,6 +31,7 @@ from ratchet.web.address import announced_page
 from redis import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import func, select
+from sqlalchemy.exc import ProgrammingError
 
 from benchmarks.chaos.s3_server import S3Server
 from tests.support.postgres import Postgres
@@ -43,6 +44,8 @@ STOP_S = 60.0
 RECOVER_S = 600.0
 """Bounds end what hangs; the journal has the seconds. A busy machine imports torch for minutes."""
 ANSWER_S = 10.0
+NOT_READABLE = (RatchetError, ProgrammingError)
+"""The ledger is away, or has no tables yet."""
 POLL_S = 0.2
 SHOW_S = 30.0
 RATCHET = [sys.executable, "-c", "from ratchet.cli.main import app; app()"]
@@ -211,7 +214,7 @@ class LiveRun:
         try:
             with self.ledger.read() as session:
                 rows = session.execute(select(WorkerRow.pid, WorkerRow.system)).all()
-        except RatchetError:
+        except NOT_READABLE:
             return {}
         return {row.pid: row.system for row in rows}
 
@@ -266,7 +269,7 @@ class LiveRun:
         try:
             with self.ledger.read() as session:
                 return {row.system: row.seen_at for row in session.execute(select(WorkerRow.system, WorkerRow.seen_at))}
-        except RatchetError:
+        except NOT_READABLE:
             return None
 
     def _missing(self, before: Mapping[str, float]) -> str:

@@ -170,6 +170,8 @@ def main() -> int:
         journal = Journal(folder, arguments.seed)
         try:
             rounds(journal, faults, folder, arguments.rounds, arguments.repeats, 60.0 * arguments.minutes)
+        except KeyboardInterrupt:
+            print("stopped; the same journal goes on from here", flush=True)
         except Stuck as error:
             sys.exit(f"a stack does not start: {error}; its logs are in {folder}")
         found = report(journal)
