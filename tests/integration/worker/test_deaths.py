@@ -117,7 +117,7 @@ def test_work_that_ignores_a_stop_is_abandoned_and_its_claim_released(open_playg
 
 
 def test_a_second_stop_request_ends_the_worker_at_once(open_playground: Open) -> None:
-    playground = open_playground("catching", "counting", grace_s=50.0)
+    playground = open_playground("catching", "counting", grace_s=250.0)
     playground.throw("stubborn-1")
     wait_until(lambda: bool(playground.claims()), what="a claim")
 
@@ -125,7 +125,7 @@ def test_a_second_stop_request_ends_the_worker_at_once(open_playground: Open) ->
         playground.stack.supervisor.stop_process("catching")
         return playground.stack.supervisor.processes()["catching"].exit_code == 0
 
-    wait_until(ended, timeout_s=30.0, what="exit code 0")
+    wait_until(ended, timeout_s=120.0, what="exit code 0")
     assert playground.claims() == []
 
 
