@@ -43,7 +43,7 @@ from trainer.monitoring import TrainingStatusWriter
 
 from benchmarks.curriculum.report import as_markdown
 
-SMOKE = ("--seeds", "0", "--strategies", "mixed", "--rows", "64", "--most-tokens", "1", "--dry")
+SMOKE = ("--seeds", "0", "--strategies", "mixed", "--levels", "3", "--rows", "8", "--most-tokens", "1", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 ARMS = ("adaptive", "mixed", "progressive")

@@ -31,7 +31,7 @@ from ratchet.systems import registry
 
 from tests.support.workers import Stack, real_workers
 
-SMOKE = ("--seconds", "1", "--settle", "1", "--metrics")
+SMOKE = ("--seconds", "0.2", "--settle", "0.2", "--metrics")
 """Arguments of its smallest size, with which a test runs it to its end."""
 SCRAPE_S = 15.0
 

@@ -21,7 +21,7 @@ from benchmarks.gate.scenarios import SHIPPED, better, forgetting
 from benchmarks.gate.world import World, live
 
 CHECKPOINTS, CHALLENGES = 100, 10
-SMOKE = ("--runs", "2", "--dry")
+SMOKE = ("--runs", "1", "--correlations", "0.5", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 Row = dict[str, str | float | int]

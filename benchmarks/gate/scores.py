@@ -24,7 +24,7 @@ from ratchet.stats.paired_scores import BOUNDS, clipped, mean_above_p
 from ratchet.stats.paired_tests import alpha_spent
 from ratchet.stats.proportions import wilson
 
-SMOKE = ("--runs", "3", "--draws", "50", "--dry")
+SMOKE = ("--runs", "1", "--draws", "10", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 BOUND = BOUNDS["loss"]

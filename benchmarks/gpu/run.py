@@ -32,7 +32,7 @@ from benchmarks.gpu.plan import Measurement, Sizes, on_card, on_cpu
 from benchmarks.gpu.processes import CHILD, Job, Outcome, child_main, paths, run_alone
 from benchmarks.gpu.tables import NO_TIME, Result, report
 
-SMOKE = ("--minutes", "2", "--steps", "4", "--dry")
+SMOKE = ("--minutes", "8", "--steps", "2", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 CARD_JOB = Job("card")

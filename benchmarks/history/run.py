@@ -140,7 +140,7 @@ def _timed(history: History, scratch: Path, asked: argparse.Namespace, *, has_pa
     found: Timed = {}
     with named_home(history.settings, history.url), closing(Ledger(history.settings.ledger_url)) as ledger:
         for reading in readings(history.settings, ledger, scratch):
-            cpu, wall = _least(history, reading.read, 1 if asked.small else asked.times)
+            cpu, wall = _least(history, reading.read, 0 if asked.small else asked.times)
             found[reading.group, reading.name] = (cpu, wall, reading.bound_ms * history.factor)
             said(f"{reading.name}: {cpu:.1f} ms")
         if has_pages:
@@ -151,10 +151,12 @@ def _timed(history: History, scratch: Path, asked: argparse.Namespace, *, has_pa
 
 
 def _least(history: History, read: Callable[[], object], times: int) -> tuple[float, float]:
-    """CPU and wall milliseconds, after a first time that imports and compiles. Other work on the machine only adds."""
-    read()
+    """CPU and wall milliseconds, after a first time that imports and compiles, which counts only if ``times`` is 0.
+    Other work on the machine only adds."""
+    if times:
+        read()
     cpus, walls = [], []
-    for _ in range(times):
+    for _ in range(max(times, 1)):
         before, began = history.cpu_s(), time.perf_counter()
         read()
         walls.append(1_000 * (time.perf_counter() - began))

@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ from ratchet.serving.client import ServingClient
 from benchmarks.serving.load import Load, Target, ask
 from benchmarks.serving.servers import NoServer, embedded, transformers_serve
 
-SMOKE = ("--seconds", "0.2", "--rounds", "1", "--clients", "1", "4", "--unbatched", "--dry")
+SMOKE = ("--seconds", "0", "--rounds", "1", "--clients", "1", "2", "--unbatched", "--brief", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 EMBEDDED, PEER, BATCHING = "embedded", "transformers serve", "transformers serve, batching"
@@ -48,11 +49,8 @@ CLIENTS = (1, 16, 64, 256)
 PEER_CLIENTS = 64
 """More than these are too slow at the peer to be waited for."""
 TOKENS = 16
-LONG = (512,) * 4
-BESIDE_LONG = 16
 ROUNDS = 3
 SECONDS = 3.0
-SWITCHES = 20
 BUDGET_S = 150.0
 """Since all servers are warm: no round begins that would end after it, and where the first one does, what is left of it
 is not measured. The long answers and the switches come behind it.
@@ -61,8 +59,27 @@ is not measured. The long answers and the switches come behind it.
 Found = dict[str, dict[int, Load]]
 
 
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured beside the load of short answers: ``beside_long`` clients who want short answers while
+    others want ``long`` ones (in tokens), and ``switches`` of the live model. Servers are warmed up for ``warm_s``."""
+
+    warm_s: float = 1.0
+    beside_long: int = 16
+    long: tuple[int, ...] = (512,) * 4
+    switches: int = 20
+
+
+BRIEF = Extent(warm_s=0.0, beside_long=2, long=(2 * TOKENS,), switches=2)
+
+
 def measure(
-    seconds: float, executable: Path, most_rounds: int, clients: Sequence[int], peers: dict[str, tuple[str, ...]]
+    seconds: float,
+    executable: Path,
+    most_rounds: int,
+    clients: Sequence[int],
+    peers: dict[str, tuple[str, ...]],
+    extent: Extent,
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
@@ -77,23 +94,26 @@ def measure(
                 targets[name] = stack.enter_context(transformers_serve(executable, models[0], *options))
             except NoServer as error:
                 absent[name] = str(error).strip().splitlines()[-1]
-        rounds, best = _rounds(targets, seconds, most_rounds, clients)
+        rounds, best = _rounds(targets, seconds, most_rounds, clients, extent.warm_s)
         return {
             "absent": absent,
             "rounds": rounds,
             "load": {name: {str(n): load.to_json() for n, load in loads.items()} for name, loads in best.items()},
             "beside_long": [
-                asyncio.run(ask(target, BESIDE_LONG, seconds, TOKENS, long)).to_json() for long in ((), LONG)
+                asyncio.run(ask(target, extent.beside_long, seconds, TOKENS, long)).to_json()
+                for long in ((), extent.long)
             ],
-            "switching": _switching(client, models),
+            "switching": _switching(client, models, extent.switches),
         }
 
 
-def _rounds(targets: dict[str, Target], seconds: float, most_rounds: int, numbers: Sequence[int]) -> tuple[int, Found]:
+def _rounds(
+    targets: dict[str, Target], seconds: float, most_rounds: int, numbers: Sequence[int], warm_s: float
+) -> tuple[int, Found]:
     """How many rounds there was time for, and the best load of each server at each number of clients."""
     best: Found = {name: {} for name in targets}
     for target in targets.values():
-        asyncio.run(ask(target, 1, 1.0, TOKENS))  # warm
+        asyncio.run(ask(target, 1, warm_s, TOKENS))
     started = time.monotonic()
     ends_at = started + BUDGET_S
     for done in range(most_rounds):
@@ -110,11 +130,11 @@ def _rounds(targets: dict[str, Target], seconds: float, most_rounds: int, number
     return most_rounds, best
 
 
-def _switching(client: ServingClient, models: list[Path]) -> dict[str, float]:
+def _switching(client: ServingClient, models: list[Path], count: int) -> dict[str, float]:
     """Median milliseconds of a load beside the live model, and of a switch, over HTTP."""
     loads, switches = [], []
     names = ["blue", "green"]
-    for turn in range(1, SWITCHES + 1):
+    for turn in range(1, count + 1):
         name, other = names[turn % 2], names[(turn + 1) % 2]
         digest = weights_digest(models[turn % 2])
         loads.append(_timed_ms(partial(client.load, name, str(models[turn % 2]), digest)))
@@ -129,7 +149,7 @@ def _timed_ms(work: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def to_markdown(found: dict[str, Any]) -> str:
+def to_markdown(found: dict[str, Any], extent: Extent) -> str:
     """Everything of RESULTS.md below its introduction."""
     lines = [
         "| server | clients | requests/s | p50 ms | p95 ms | longest ms | answers a client | server CPU ms "
@@ -155,11 +175,11 @@ def to_markdown(found: dict[str, Any]) -> str:
             *absent,
             "",
             f"The embedded server's short answers take p50 {alone['p50_ms']:.0f} ms and p95 {alone['p95_ms']:.0f} ms "
-            f"with {BESIDE_LONG} clients, and p50 {beside['p50_ms']:.0f} ms and p95 {beside['p95_ms']:.0f} ms beside "
-            f"{len(LONG)} more who want {LONG[0]} tokens each, again and again.",
+            f"with {extent.beside_long} clients, and p50 {beside['p50_ms']:.0f} ms and p95 {beside['p95_ms']:.0f} ms "
+            f"beside {len(extent.long)} more who want {extent.long[0]} tokens each, again and again.",
             "",
             f"Beside the live model it loads another in {times['load_ms']:.0f} ms (warm-up included) and switches in "
-            f"{times['switch_ms']:.1f} ms (its state is on disk by then): medians of {SWITCHES}, over HTTP.",
+            f"{times['switch_ms']:.1f} ms (its state is on disk by then): medians of {extent.switches}, over HTTP.",
         ]
     )
 
@@ -183,14 +203,16 @@ def main() -> None:
     parser.add_argument(
         "--unbatched", action="store_true", help="only the peer without batching: the other starts slowly"
     )
+    parser.add_argument("--brief", action="store_true", help="few long answers and switches, for a test")
     parser.add_argument("--transformers", type=Path, default=Path(sys.executable).parent / "transformers")
     parser.add_argument("--dry", action="store_true", help="print only")
     asked = parser.parse_args()
     peers = {name: options for name, options in PEERS.items() if not (asked.unbatched and options)}
+    extent = BRIEF if asked.brief else Extent()
     load, started = os.getloadavg()[0], time.monotonic()
-    found = measure(asked.seconds, asked.transformers, asked.rounds, asked.clients, peers)
+    found = measure(asked.seconds, asked.transformers, asked.rounds, asked.clients, peers, extent)
     took = time.monotonic() - started
-    table = to_markdown(found)
+    table = to_markdown(found, extent)
     print(table, f"{took:.0f} s in all", sep="\n\n")
     if asked.dry:
         return

@@ -36,7 +36,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.support.examples import sums, write_examples
 
-SMOKE = ("--rows", "64", "--seeds", "1", "--dry")
+SMOKE = ("--rows", "32", "--seeds", "1", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 OTHER_ROWS = 400

@@ -47,7 +47,7 @@ from benchmarks.training.contenders import HAS_TRL, Case, bare_loop, engine, lea
 from tests.support.examples import sums, write_examples
 from tests.support.pretrained import pretrained_model
 
-SMOKE = ("--rounds", "1", "--rows", "64", "--dry")
+SMOKE = ("--rounds", "1", "--rows", "4", "--batch-size", "2", "--dry")
 """Arguments of its smallest size, with which a test runs it to its end."""
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
