@@ -5,9 +5,9 @@ A segment is entered once for several rounds, and its home is kept in the journa
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.chaos.live_run import LiveRun
+from benchmarks.chaos.live_run import LiveRun, set_clock
 from benchmarks.chaos.s3_server import BUCKET, S3Server
 from tests.support.postgres import NoPostgres, Postgres
 
 DISK_BYTES = 1 << 30
-FAKETIME = "RATCHET_CHAOS_FAKETIME"
-"""Names a libfaketime.so.1 that is not installed."""
+CLOCK_SOURCE = Path(__file__).with_name("jumping_clock.c")
 
 Opens = Callable[[Path], AbstractContextManager[LiveRun]]
 
@@ -98,18 +97,11 @@ def on_small_disk(folder: Path) -> Iterator[LiveRun]:
 
 @contextmanager
 def with_own_clock(folder: Path) -> Iterator[LiveRun]:
-    """All its processes are told the time by libfaketime, from an offset in a file. Monotonic clocks are left alone."""
-    clock, library = folder / "clock", _faketime()
-    assert library is not None
-    clock.write_text("+0\n")
-    told = {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_CACHE_DURATION": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
-    with LiveRun(folder / "home", {}, told) as run:
+    """All its processes are told the time by jumping_clock.c, which is compiled here."""
+    clock, library = folder / "clock", folder / "jumping_clock.so"
+    set_clock(clock, 0)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(CLOCK_SOURCE), "-ldl"], check=True)
+    with LiveRun(folder / "home", {}, {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(clock)}) as run:
         run.clock = clock
         yield run
 
@@ -139,17 +131,10 @@ def _lacks_mount() -> str | None:
     return None
 
 
-def _faketime() -> Path | None:
-    named = os.environ.get(FAKETIME)
-    if named:
-        return Path(named)
-    return next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
-
-
-def _lacks_faketime() -> str | None:
-    if _faketime() is not None:
-        return None
-    return f"no libfaketime here; `apt-get install libfaketime`, or name a libfaketime.so.1 in {FAKETIME}"
+def _lacks_compiler() -> str | None:
+    if sys.platform != "linux":
+        return "the clock of a process is changed on Linux only"
+    return None if shutil.which("cc") else "no C compiler here; `apt-get install gcc libc6-dev` brings one"
 
 
 SEGMENTS = {
@@ -157,5 +142,5 @@ SEGMENTS = {
     "postgres": Segment(on_postgres, _lacks_postgres),
     "s3": Segment(on_s3, _lacks_s3fs),
     "small disk": Segment(on_small_disk, _lacks_mount),
-    "clock": Segment(with_own_clock, _lacks_faketime),
+    "clock": Segment(with_own_clock, _lacks_compiler),
 }

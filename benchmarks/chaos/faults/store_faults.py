@@ -10,7 +10,7 @@ from sqlalchemy.pool import NullPool
 
 from benchmarks.chaos.faults.fault import Fault
 from benchmarks.chaos.faults.process_faults import kill_any, kill_worker
-from benchmarks.chaos.live_run import LiveRun
+from benchmarks.chaos.live_run import LiveRun, clock_offset_s, set_clock
 from tests.support import disk
 
 AWAY_S = 3.0
@@ -81,10 +81,10 @@ def kill_on_full_disk(run: LiveRun, dice: random.Random) -> str:
 def jump(hours: int) -> Fault:
     def strike(run: LiveRun, _dice: random.Random) -> str:
         assert run.clock is not None
-        before = int(float(run.clock.read_text()))
-        run.clock.write_text(f"{before + hours * HOUR_S:+d}\n")
+        off_s = clock_offset_s(run.clock) + hours * HOUR_S
+        set_clock(run.clock, off_s)
         time.sleep(AWAY_S)
-        return f"the clock is {before / HOUR_S + hours:+g} h off"
+        return f"the clock is {off_s / HOUR_S:+g} h off"
 
     return Fault(f"clock jumps by {hours:+d} h", strike, "clock")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +19,20 @@ from redis import Redis
 
 from benchmarks.chaos.faults import damage_faults, http_faults, process_faults, redis_faults, store_faults
 from benchmarks.chaos.faults.catalogue import FAULTS
-from benchmarks.chaos.live_run import LiveRun, Stuck
+from benchmarks.chaos.live_run import LiveRun, Stuck, set_clock
 from benchmarks.chaos.s3_server import S3Server
+from benchmarks.chaos.segments import CLOCK_SOURCE
 from tests.support.home import Home, small_home
 from tests.support.postgres import Postgres
 
+CLOCKS = """
+import sqlite3, sys, time
+ledger = sqlite3.connect(":memory:")
+for _ in range(3):
+    sys.stdin.readline()
+    time.sleep(0.01)
+    print(time.time(), *ledger.execute("SELECT strftime('%s', 'now')").fetchone(), time.monotonic(), flush=True)
+"""
 STRIKES = {fault.name: fault.strike for fault in FAULTS}
 
 
@@ -104,17 +115,39 @@ def test_faults_of_postgresql_end_with_it_running(run: LiveRun, postgres: Postgr
     other.ledger.close()
 
 
-def test_faults_of_s3_and_of_the_clock_end(run: LiveRun, tmp_path: Path) -> None:
-    run.clock = tmp_path / "clock"
-    run.clock.write_text("+0\n")
-    assert STRIKES["clock jumps by +1 h"](run, random.Random(1)) == "the clock is +1 h off"
-    assert run.clock.read_text() == "+3600\n"
-    assert STRIKES["clock jumps by -1 h"](run, random.Random(1)) == "the clock is +0 h off"
+def test_faults_of_s3_end(run: LiveRun, tmp_path: Path) -> None:
     with S3Server(tmp_path / "bucket") as run.s3:
         for name in ("S3 away", "S3 answers 503"):
             STRIKES[name](run, random.Random(1))
         assert not run.s3.is_away
         assert not run.s3.failing.is_set()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None or sys.platform != "linux", reason="needs a C compiler, and Linux")
+def test_the_wall_clock_of_a_running_process_jumps_and_its_monotonic_clock_does_not(
+    run: LiveRun, tmp_path: Path
+) -> None:
+    run.clock = tmp_path / "clock"
+    set_clock(run.clock, 0)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "clock.so", CLOCK_SOURCE, "-ldl"], check=True)
+    told = {**os.environ, "LD_PRELOAD": str(tmp_path / "clock.so"), "CHAOS_CLOCK": str(run.clock)}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLOCKS], env=told, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        read = []
+        for name in ("clock jumps by +1 h", "clock jumps by -1 h", None):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            read.append([float(value) for value in process.stdout.readline().split()])
+            if name is not None:
+                STRIKES[name](run, random.Random(1))
+        process.communicate("\n", timeout=60)
+    for (wall, ledgers, monotonic), hours in zip(read, (0, 1, 0), strict=True):
+        since_s = monotonic - read[0][2]
+        assert abs(wall - read[0][0] - since_s - 3_600 * hours) < 5.0
+        assert abs(ledgers - wall) < 5.0
 
 
 def test_what_is_hostile_must_be_refused() -> None:
