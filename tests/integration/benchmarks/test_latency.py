@@ -10,15 +10,16 @@ ROOT = Path(__file__).resolve().parents[3]
 WITHOUT_FUNCTION = """
 from benchmarks.events import latency
 
-latency.SYSTEM, latency.START_S = latency.SYSTEM.replace("do=do", "do=None"), 15.0
+latency.SYSTEM = latency.SYSTEM.replace("do=do", "do=None")
 latency.main()
 """
 
 
 def test_the_benchmark_stops_with_the_reason_when_its_workers_fail() -> None:
-    command = [sys.executable, "-c", WITHOUT_FUNCTION, "--samples", "2"]
+    command = [sys.executable, "-c", WITHOUT_FUNCTION, "--samples", "2", "--subscribers", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 1
-    assert "6 handlers were to run within 15 s, and did not" in done.stderr
+    assert "2 handlers were to run at the start of their workers, and did not" in done.stderr
     assert "single@" in done.stderr
+    assert "many_0@" in done.stderr
     assert "do of the lane 'look' is None, which is not a function" in done.stderr
