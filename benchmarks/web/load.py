@@ -23,8 +23,6 @@ from benchmarks.web.processes import cpu_s
 
 PART = {"hx-request": "true"}
 """The header by which htmx asks for the part of a page that it merges in."""
-SETTLE_S = 6.0
-"""Between the first open browser and the measurement."""
 RARE = "loss 11.2"
 """Text that few events have."""
 
@@ -136,12 +134,17 @@ class Watched:
     draws: float
 
 
-def watch(pid: int, url: str, viewers: int, seconds: float, commit: Callable[[], None]) -> Watched:
-    """That many browsers show the page Now, while the ledger changes every second."""
-    return asyncio.run(_watch(pid, url, viewers, seconds, commit))
+def watch(pid: int, url: str, viewers: int, settle_s: float, seconds: float, commit: Callable[[], None]) -> Watched:
+    """That many browsers show the page Now, while the ledger changes every second.
+
+    ``settle_s`` lies between the first open browser and the measurement.
+    """
+    return asyncio.run(_watch(pid, url, viewers, settle_s, seconds, commit))
 
 
-async def _watch(pid: int, url: str, viewers: int, seconds: float, commit: Callable[[], None]) -> Watched:
+async def _watch(
+    pid: int, url: str, viewers: int, settle_s: float, seconds: float, commit: Callable[[], None]
+) -> Watched:
     drawn = [0] * viewers
     limits = httpx.Limits(max_connections=None)
 
@@ -168,7 +171,7 @@ async def _watch(pid: int, url: str, viewers: int, seconds: float, commit: Calla
         tasks = [asyncio.create_task(browser(number, http)) for number in range(viewers)]
         tasks.append(asyncio.create_task(committing()))
         try:
-            await _unless_ended(tasks, SETTLE_S)
+            await _unless_ended(tasks, settle_s)
             drawn[:] = [0] * viewers
             before, began = cpu_s(pid), time.monotonic()
             await _unless_ended(tasks, seconds)
