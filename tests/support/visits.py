@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page
 
-PATIENCE_MS = 30_000.0
+PATIENCE_MS = 120_000.0
+"""Only ends a test that hangs: every wait ends with its condition, on a slow machine later."""
 
 
 class Visit:
@@ -69,3 +71,11 @@ class Visit:
     def _add(self, kind: str, text: str) -> None:
         if kind == "error" or "Content Security Policy" in text:
             self._problems.append(text)
+
+
+def until(page: Page, expression: str) -> None:
+    """Wait until the expression is true. Playwright's own wait_for_function is what our content policy forbids."""
+    deadline = time.monotonic() + PATIENCE_MS / 1_000
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"{page.url}: {expression} did not come true"
+        page.wait_for_timeout(50)
