@@ -6,6 +6,7 @@ and ends with it: a run would take both cores from the tests that follow.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from ratchet.ledger import Ledger
 from ratchet.ledger.tables import DeploymentRow
 from ratchet.ports import free_port
@@ -25,12 +26,23 @@ from ratchet.web.address import announced_page
 from sqlalchemy import func, select
 
 from tests.support.pages import RATCHET, Run, Serve, Served, environment_of, synthetic_home
-from tests.support.visits import Visit
+from tests.support.visits import PATIENCE_MS, Visit
 
 RUN_S = 900.0
 """Only ends a run that hangs: its first deployment takes a minute on two idle cores."""
-FAMILIES = [{"name": "sort_digits", "levels": [1, 2]}, {"name": "reverse", "levels": [1, 2]}]
-"""Few levels, so that testing is quick; the first one is learned from the first batch."""
+SMALL: dict[str, Any] = {
+    "suites": {
+        "families": [{"name": "sort_digits", "levels": [1, 2]}],
+        "probe_items": 40,
+        "eval_items": 40,
+        "confirm_items": 80,
+        "max_new_tokens": 32,
+    },
+    "queue": {"low_water": 3_000, "high_water": 7_000, "batch_examples": 3_000},
+    "serving": {"port": 0},
+    "web": {"port": 0},
+}
+"""Little to train on and to test: the first level is learned from a batch or two."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,6 +65,7 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(
             executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
+        expect.set_options(timeout=PATIENCE_MS)
         yield started
         started.close()
 
@@ -69,18 +82,17 @@ def visit(browser: Browser) -> Iterator[Visit]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """It runs on while tests look at it, from the first deployment over the base model."""
     home = tmp_path_factory.mktemp("run") / "home"
-    asked = {"serving__port": 0, "web__port": 0, "metrics__port": free_port(), "suites__families": FAMILIES}
+    settings = Settings(home=home, metrics={"port": free_port()}, **SMALL)
     log = home.with_name("run.log")
     with log.open("w") as output:
         process = subprocess.Popen(
             [*RATCHET, "run"],
             cwd=home.parent,
-            env=environment_of(home, asked),
+            env=environment_of(home, {**SMALL, "metrics": {"port": settings.metrics.port}}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
-    settings = Settings(home=home, serving={"port": 0}, web={"port": 0})
     ledger = None
     try:
         wait_for(lambda: process.poll() is not None or announced_page(settings.web_home), log)
@@ -113,10 +125,24 @@ def wait_for(is_so: Callable[[], object], log: Path, patience_s: float = RUN_S) 
         time.sleep(0.2)
 
 
+@pytest.fixture(scope="session")
+def template_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up history to copy: making one takes seconds, so the processes of tests share the first one's."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    template = shared / "made-up"
+    with (shared / "made-up.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not template.exists():
+            synthetic_home(tmp_path_factory.mktemp("template") / "home").rename(template)
+    return template
+
+
 @pytest.fixture(scope="module")
-def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The page over a made-up history. Tests that act take ``serve`` with a home of their own."""
-    served = Served(synthetic_home(tmp_path_factory.mktemp("synthetic") / "home"))
+def synthetic(template_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The page over a made-up history. Tests that act have a copy of their own."""
+    served = Served(shutil.copytree(template_home, tmp_path_factory.mktemp("synthetic") / "home"))
     yield served
     served.stop()
 
@@ -131,7 +157,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """``serve(home, web__read_only=True)`` starts a page; ``synthetic_home(tmp_path / "home")`` makes a home for it."""
+    """``serve(home, web__read_only=True)`` starts a page; ``template_home`` can be copied to be its home."""
     all_served: list[Served] = []
 
     def start(home: Path, **settings: Any) -> Served:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ from ratchet.ledger.lineage import lineage
 from ratchet.ledger.tables import DeadLetterRow
 from sqlalchemy import func, select
 
-from tests.support.pages import Served, synthetic_home
+from tests.support.pages import Served
 from tests.support.visits import Visit
 
 pytestmark = pytest.mark.slow
@@ -41,9 +42,9 @@ def test_filters_are_in_the_address(synthetic: Served, visit: Visit) -> None:
 
 
 def test_a_dead_letter_is_tried_again_and_training_paused(
-    serve: Callable[..., Served], tmp_path: Path, visit: Visit
+    serve: Callable[..., Served], template_home: Path, tmp_path: Path, visit: Visit
 ) -> None:
-    served = serve(synthetic_home(tmp_path / "home"))
+    served = serve(shutil.copytree(template_home, tmp_path / "home"))
     page = visit(f"{served.url}/systems#dead")
     with closing(served.ledger) as ledger:
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +18,9 @@ from playwright.sync_api import Page, expect
 from ratchet.ledger.tables import CheckpointRow
 from sqlalchemy import select
 
-from tests.support.pages import Served, synthetic_home
+from tests.support.pages import Served
 from tests.support.served_apps import served
-from tests.support.visits import Visit
+from tests.support.visits import PATIENCE_MS, Visit
 
 HOSTILE = '<img src=x onerror="document.title=1"></div><script>document.title=2</script> **bold**\n  two spaces'
 
@@ -75,9 +77,9 @@ def chunk(checkpoint: str, text: str, finish: str | None = None, **stated: Any) 
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Served]]:
+def stage(template_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Served]]:
     """The made-up server, which holds the newest two checkpoints of a made-up history, and its page."""
-    home = synthetic_home(tmp_path_factory.mktemp("playground") / "home")
+    home = shutil.copytree(template_home, tmp_path_factory.mktemp("playground") / "home")
     made = Model([])
     with served(made.app()) as url:
         page = Served(home, serving__url=url.replace("localhost", "127.0.0.1"))
@@ -158,7 +160,7 @@ def test_stopping_ends_the_answer_at_the_server(model: tuple[Model, Served], vis
     expect(page.locator(".answer div.text")).to_have_text("3+4=")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".answer .state")).to_have_text("stopped")
-    assert server.left.wait(30), "the server still answers"
+    assert server.left.wait(PATIENCE_MS / 1_000), "the server still answers"
     server.goes_on.set()
     page.get_by_role("button", name="Ask again").click()
     expect(page.locator(".answer div.text")).to_have_text("3+4=7")
