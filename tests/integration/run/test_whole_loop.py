@@ -20,6 +20,7 @@ from ratchet.ledger.tables import BatchRow, CheckpointRow, VerdictRow
 from ratchet.metrics.hub import discovery
 from ratchet.ports import free_port
 from ratchet.run import run_lock
+from ratchet.serving.server_home import announced_url
 from ratchet.settings import Settings
 from ratchet.systems.registry import systems
 from ratchet.web.address import ADDRESS_FILE, announced_page
@@ -41,6 +42,7 @@ SMALL = {
     "SUITES__PROBE_ITEMS": "40",
     "SUITES__EVAL_ITEMS": "90",
     "SUITES__CONFIRM_ITEMS": "60",
+    "SUITES__MAX_NEW_TOKENS": "16",
 }
 RATCHET = [sys.executable, "-c", "from ratchet.cli.main import app; app()"]
 
@@ -78,14 +80,21 @@ class Home:
 
     def answer(self, question: str) -> dict[str, Any]:
         """The served model's answer, once one is live."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline, err = time.monotonic() + PATIENCE_S, "none is live"
         while time.monotonic() < deadline:
-            code, out, err = self.call("ask", question, "--json")
-            if code == 0:
-                answer: dict[str, Any] = json.loads(out)
-                return answer
-            time.sleep(2.0)  # each call takes a second of CPU from the run
+            if self._is_served():  # each call takes seconds of CPU from the run
+                code, out, err = self.call("ask", question, "--json")
+                if code == 0:
+                    answer: dict[str, Any] = json.loads(out)
+                    return answer
+            time.sleep(0.5)
         pytest.fail(f"no model was served in time: {err}")
+
+    def _is_served(self) -> bool:
+        address = announced_url(Settings(home=self.path).serving_home)
+        with suppress(httpx.HTTPError):
+            return address is not None and httpx.get(f"{address}/health", timeout=60.0).json()["live"] is not None
+        return False
 
     def page(self) -> str:
         """The address of the Control Room, once it answers."""
@@ -114,7 +123,7 @@ class Home:
                     if found.keys() == {*systems(), "serving"} and is_calibrated:
                         return {**found, "hub": page}
                 assert time.monotonic() < deadline, targets
-                time.sleep(0.5)
+                time.sleep(2.0)  # every worker and the hub have answered
 
     def wait_until(self, query: object, process: subprocess.Popen[str]) -> None:
         """Wait until the query counts something in the ledger of the running run."""
@@ -123,7 +132,7 @@ class Home:
             assert process.poll() is None, process.communicate()
             if (self.path / "run.lock").exists() and self._count(query):
                 return
-            time.sleep(0.2)
+            time.sleep(0.5)
         pytest.fail(f"it did not come about: {query}")
 
     def read(self, query: Any) -> list[Any]:
