@@ -22,7 +22,7 @@ from typing import Any, Protocol, Self
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ratchet.errors import PreconditionFailed
+from ratchet.errors import PreconditionFailed, TransientError
 from ratchet.ledger import Ledger, health
 from ratchet.ledger.tables import ClaimRow, EvaluationRow, LineageRow, OutboxRow, VerdictRow
 from ratchet.processes.managed_process import describe_exit
@@ -96,21 +96,37 @@ class Run:
     def _watch(
         self, stack: LocalStack, stop: threading.Event, done_before: frozenset[str], began_at: float
     ) -> str | None:
+        """Show the run until it ends; returns the problem, if any. A ledger that is away is waited for, as the workers
+        wait for it: PostgreSQL may be restarted below a run."""
+        is_away = False
         while not stop.is_set():
-            processes = stack.check()
-            for text in self._failures.new(stack.ledger, processes, self._settings.log_folder):
-                self._view.announce(text)
-            failing = _failing(processes)
-            done = len(_completed(stack.ledger) - done_before)
-            self._view.show(stack.ledger, self._heading(done, began_at, failing), stack.endpoint(), stack.page)
-            if self._cycles is not None and done >= self._cycles:
-                return None
-            if self._cycles is not None:
-                problem = self._problem(stack, _failing(_needed(processes)))
-                if problem is not None or self._used_up(stack) is not None:
+            try:
+                has_ended, problem = self._look(stack, done_before, began_at)
+            except TransientError as error:
+                if not is_away:
+                    self._view.announce(f"{error} The run goes on, and waits for it.")
+                is_away = True
+            else:
+                is_away = False
+                if has_ended:
                     return problem
             stop.wait(CHECK_S)
         return None
+
+    def _look(self, stack: LocalStack, done_before: frozenset[str], began_at: float) -> tuple[bool, str | None]:
+        """Show the state once; returns whether the run has ended, and with which problem."""
+        processes = stack.check()
+        for text in self._failures.new(stack.ledger, processes, self._settings.log_folder):
+            self._view.announce(text)
+        failing = _failing(processes)
+        done = len(_completed(stack.ledger) - done_before)
+        self._view.show(stack.ledger, self._heading(done, began_at, failing), stack.endpoint(), stack.page)
+        if self._cycles is None:
+            return False, None
+        if done >= self._cycles:
+            return True, None
+        problem = self._problem(stack, _failing(_needed(processes)))
+        return problem is not None or self._used_up(stack) is not None, problem
 
     def _heading(self, done: int, began_at: float, failing: str | None) -> str:
         minutes, seconds = divmod(int(self._clock() - began_at), 60)
