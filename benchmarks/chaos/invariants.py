@@ -183,6 +183,7 @@ class Invariants:
             row = session.get(ServingRow, MAIN)
             desired = row.desired_id if row is not None and row.fallback_reason is None else None
             claimed = set(map(str, session.scalars(select(ClaimRow.token).where(ClaimRow.owner.is_not(None)))))
+        found += self._run.ended
         served = self._run.served()
         wrong = [] if desired is None or served == desired else [f"{desired} is desired and something else is served"]
         found += self._unserved.note(wrong)

@@ -97,6 +97,8 @@ class LiveRun:
         self.ledger = Ledger(settings.get("LEDGER__URL") or f"sqlite:///{self.home / 'ledger.db'}?timeout=30")
         self.process: subprocess.Popen[bytes] | None = None
         self._http = httpx.Client(timeout=ANSWER_S, trust_env=False, verify=False)
+        self.ended: list[str] = []
+        self._has_worked = False
         self.damaged: set[str] = set()
         """Artifacts that a round has damaged."""
         self.postgres: Postgres | None = None
@@ -124,6 +126,7 @@ class LiveRun:
 
     def start(self) -> None:
         """Start it, without waiting for anything."""
+        self._has_worked = False
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*RATCHET, "run"],
@@ -135,9 +138,14 @@ class LiveRun:
             )
 
     def keep_running(self) -> None:
-        """Start it again if it has ended; a predecessor's processes may refuse that for a few seconds."""
-        if self.process is None or self.process.poll() is not None:
-            self.start()
+        """Start it again if it has ended; a predecessor's processes may refuse that for a few seconds. That it ended by
+        itself, once it had worked, is noted in ``ended``."""
+        code = self.process.poll() if self.process is not None else 0
+        if code is None:
+            return
+        if self._has_worked and self.process is not None and code != -signal.SIGKILL:
+            self.ended.append(f"`ratchet run` has ended with exit code {code}: {self.log_tail()}")
+        self.start()
 
     def stop(self) -> None:
         """Stop it as Ctrl-C does. Raises Stuck if it does not end."""
@@ -163,6 +171,9 @@ class LiveRun:
             self.process.wait()
         self._http.close()
         self.ledger.close()
+
+    def log_tail(self) -> str:
+        return self.log.read_text(errors="replace")[-500:] if self.log.exists() else ""
 
     def tagged(self) -> Iterator[psutil.Process]:
         """Every process of this run, whoever its parent is."""
@@ -256,6 +267,7 @@ class LiveRun:
                 missing = self._missing(before)
             waited_s = time.monotonic() - began
             if not missing:
+                self._has_worked = True
                 return waited_s
             if waited_s > shown_s + SHOW_S:
                 shown_s = waited_s

@@ -29,6 +29,7 @@ from ratchet.ledger.tables import (
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from benchmarks.chaos import live_run
 from benchmarks.chaos.faults.catalogue import FAULTS
 from benchmarks.chaos.faults.fault import Fault
 from benchmarks.chaos.invariants import LEDGER_CHECKS, Lasting, dead_letters, leaked_folders, orphans
@@ -248,6 +249,22 @@ def test_a_process_of_a_run_is_found_by_its_environment_also_without_its_parents
         process.communicate(b"\n")
     assert list(run.tagged()) == []
     run.ledger.close()
+
+
+def test_a_run_that_ends_by_itself_is_noted_and_started_again_and_one_that_was_killed_is_started_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_run, "RATCHET", [sys.executable, "-c", "import sys; sys.exit('the ledger is away')"])
+    run = LiveRun(tmp_path / "home", {}, {})
+    run.start()
+    for has_worked, code, noted in ((False, 1, 0), (True, 1, 1), (True, -9, 1)):
+        assert run.process is not None
+        run.process.wait(60)
+        run._has_worked, run.process.returncode = has_worked, code
+        run.keep_running()
+        assert len(run.ended) == noted
+    assert "exit code 1: the ledger is away" in run.ended[0]
+    run.end()
 
 
 def test_a_journal_goes_on_where_it_ended_also_after_a_kill_amid_a_line(tmp_path: Path) -> None:
