@@ -21,7 +21,7 @@ from ratchet.settings import Settings
 from ratchet.settings.control import ControlSettings
 from ratchet.settings.plugin_sections import CHOICE, INSTALLED
 
-PATIENCE_S = 60.0
+PATIENCE_S = 200.0
 
 SHORT = ControlSettings(
     lease_s=3.0,
