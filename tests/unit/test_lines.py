@@ -20,9 +20,9 @@ from ratchet.evaluation.record import records_from_lines, records_to_lines
 from ratchet.evaluation.suite import Suite
 from ratchet.inference.generator import Decoding
 from ratchet.inference.sampling import Prompt
+from ratchet.inference.vllm_api import VllmApi
 from ratchet.lines import read_lines, split_lines, stream_lines, to_json_line
 from ratchet.serving.chat_api import event
-from ratchet.serving.vllm_api import VllmApi
 
 from tests.support.home import made_up_answer
 

@@ -16,9 +16,9 @@ from ratchet.cli.doctor.machine import proxies as examine_proxies
 from ratchet.data.example import Message
 from ratchet.inference.generator import Decoding
 from ratchet.inference.http_generator import HttpGenerator
+from ratchet.inference.vllm_api import VllmApi
 from ratchet.proxies import VARIABLES, configured, is_local, mounts_for
 from ratchet.serving.client import ServingClient
-from ratchet.serving.vllm_api import VllmApi
 from ratchet.settings import Settings
 
 DEAD = "http://127.0.0.1:9"

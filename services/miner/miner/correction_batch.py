@@ -211,7 +211,8 @@ def _sampled(
     work: Work, checkpoint: CheckpointRow, at: float, items: Sequence[Example], samples: int
 ) -> SamplingResult:
     """The checkpoint's answers to each item, at a temperature."""
-    model = ModelSpec.configured(work.settings, work.artifacts.fetch(checkpoint.artifact), checkpoint.weights, at)
+    folder = work.artifacts.fetch(checkpoint.artifact)
+    model = ModelSpec.configured(work.settings, folder, checkpoint.weights, at, work.folder)
     decoding = model.decoding.model_copy(update={"temperature": SAMPLING_TEMPERATURE})
     spec = SamplingSpec(model=model.model_copy(update={"decoding": decoding}), items=tuple(items), samples=samples)
     return SamplingResult.model_validate(work.child(CHILD, spec.model_dump(mode="json")))

@@ -8,14 +8,16 @@ own words (Yuan et al., arXiv:2308.01825, 2023). Specs and results travel as JSO
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from ratchet.data.example import Example
 from ratchet.evaluation.suite import HoldOut
-from ratchet.inference.generator import Decoding, Generation
+from ratchet.inference.generator import BatchGenerator, Decoding, Generation
+from ratchet.inference.open_model import opened_model
 from ratchet.inference.prompt_format import PromptFormat, day_of
 from ratchet.settings import Settings
 from ratchet.settings.serving import InferenceSettings
@@ -24,20 +26,20 @@ from ratchet.tasks.graders import item_key
 from miner.mined_items import ROWS, GradedAnswer, MinedItem, categorise, hard_items, mined_item
 from miner.search import search
 
-if TYPE_CHECKING:
-    from ratchet.inference.local_generator import LocalGenerator
-
-
 Progress = Callable[[dict[str, Any]], None]
 
 
 class ModelSpec(BaseModel):
-    """A checkpoint's folder, the digest that its weights must have, and how it is asked."""
+    """A checkpoint's folder, the digest that its weights must have, and how it is asked.
+
+    ``scratch`` is an existing folder for what the engine of ``inference`` writes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: Path
     weights: str
+    scratch: Path
     decoding: Decoding
     inference: InferenceSettings = InferenceSettings()
     profile: str = "plain"
@@ -47,11 +49,12 @@ class ModelSpec(BaseModel):
     day: str = ""
 
     @classmethod
-    def configured(cls, settings: Settings, checkpoint: Path, weights: str, at: float) -> Self:
+    def configured(cls, settings: Settings, checkpoint: Path, weights: str, at: float, scratch: Path) -> Self:
         """With the decoding of testing; ``at`` is a time on the day that the system turn names."""
         return cls(
             checkpoint=checkpoint,
             weights=weights,
+            scratch=scratch,
             decoding=Decoding(max_new_tokens=settings.suites.max_new_tokens),
             inference=settings.inference,
             profile=settings.profile.name,
@@ -69,17 +72,24 @@ class ModelSpec(BaseModel):
 
 
 class AnsweringModel:
-    """The loaded model. Loading raises BrokenCheckpoint for a damaged folder or another digest."""
+    """The loaded model, and how its answers are graded."""
 
-    def __init__(self, spec: ModelSpec, progress: Progress):
-        from ratchet.inference.local_generator import LocalGenerator
-
-        self._spec = spec
+    def __init__(self, spec: ModelSpec, generator: BatchGenerator):
+        self._spec, self._generator = spec, generator
         self._prompt_format = spec.prompt_format
-        self._generator: LocalGenerator = LocalGenerator.load(
-            spec.checkpoint, spec.inference, spec.weights, self._prompt_format
-        )
-        self._generator.report_steps_to(lambda: progress({"note": "answering"}))
+
+    @classmethod
+    @contextmanager
+    def opened(cls, spec: ModelSpec, progress: Progress) -> Iterator[Self]:
+        """Loaded for the block. Raises BrokenCheckpoint for a damaged folder or another digest."""
+
+        def beat() -> None:
+            progress({"note": "answering"})
+
+        with opened_model(
+            spec.checkpoint, spec.inference, spec.weights, spec.prompt_format, spec.scratch, beat
+        ) as generator:
+            yield cls(spec, generator)
 
     def ask(self, items: Sequence[Example], decoding: Decoding | None = None) -> list[GradedAnswer]:
         """One graded answer an item, in order, the greedy ones with the loss of the right answer.
@@ -159,7 +169,11 @@ class ExcludedKeys:
 def mine_checkpoint(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Answer a MiningSpec with a MiningResult. The same spec gives the same result on a CPU in fp32."""
     order = MiningSpec.model_validate(spec)
-    model = AnsweringModel(order.model, progress)
+    with AnsweringModel.opened(order.model, progress) as model:
+        return _mined(order, model, progress).model_dump(mode="json")
+
+
+def _mined(order: MiningSpec, model: AnsweringModel, progress: Progress) -> MiningResult:
     asked = 0
 
     def ask(items: list[Example]) -> list[GradedAnswer]:
@@ -189,7 +203,7 @@ def mine_checkpoint(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
         retest=marks[: len(order.retest)],
         control=marks[len(order.retest) :],
         weak_rows=(*weak_rows(ask(graded)), *(hard_items(free, model.losses(free)) if free else ())),
-    ).model_dump(mode="json")
+    )
 
 
 def weak_rows(answers: Sequence[GradedAnswer]) -> list[MinedItem]:
@@ -224,9 +238,9 @@ class SamplingResult(BaseModel):
 def sample_answers(spec: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Answer a SamplingSpec with a SamplingResult."""
     order = SamplingSpec.model_validate(spec)
-    model = AnsweringModel(order.model, progress)
     prompt_format = order.model.prompt_format
-    answers = model.ask([item for item in order.items for _ in range(order.samples)])
+    with AnsweringModel.opened(order.model, progress) as model:
+        answers = model.ask([item for item in order.items for _ in range(order.samples)])
     progress({"note": f"{len(answers)} samples"})
     right = [prompt_format.parse(answer.answer) if answer.is_right else None for answer in answers]
     groups = [right[place : place + order.samples] for place in range(0, len(right), order.samples)]

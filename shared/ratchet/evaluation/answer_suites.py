@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,16 +20,13 @@ from ratchet.evaluation.answer_faults import answer_faults
 from ratchet.evaluation.noise_floor import NoiseFloor, noise_floor, noise_sample
 from ratchet.evaluation.record import Evaluation, Extraction, ItemRecord, Metric, RecordKey
 from ratchet.evaluation.record_log import RecordLog
-from ratchet.inference.generator import Decoding, Generation
+from ratchet.inference.generator import BatchGenerator, Decoding, Generation
+from ratchet.inference.open_model import opened_model
 from ratchet.inference.prompt_format import PromptFormat, decoding_key
 from ratchet.lines import read_lines
 from ratchet.settings.serving import InferenceSettings
 from ratchet.tasks.error_classes import classify
 from ratchet.tasks.graders import key_and_grade, text_key
-
-if TYPE_CHECKING:
-    from ratchet.inference.local_generator import LocalGenerator
-
 
 UNKNOWN_FAMILY = "text"
 """Family of a record whose item names none."""
@@ -134,8 +132,9 @@ class TestingSession:
         self._spec.work_folder.mkdir(parents=True, exist_ok=True)
         suites = [(suite, read_suite(suite.path)) for suite in self._spec.suites]
         try:
-            generator = self._load()
-            results = {suite.name: self._answer(generator, suite, items) for suite, items in suites}
+            with self._opened() as generator:
+                results = {suite.name: self._answer(generator, suite, items) for suite, items in suites}
+                weights = generator.weights
         except BrokenCheckpoint as error:
             return TestingResult(broken=str(error))
         degenerate = self._census.verdict()
@@ -143,19 +142,22 @@ class TestingSession:
         return TestingResult(
             broken=None if is_usable else f"degenerate output: {degenerate}",
             degenerate=degenerate,
-            weights=generator.weights,
+            weights=weights,
             suites=results,
         )
 
-    def _load(self) -> LocalGenerator:
-        from ratchet.inference.local_generator import LocalGenerator
-
+    def _opened(self) -> AbstractContextManager[BatchGenerator]:
         spec = self._spec
-        generator = LocalGenerator.load(spec.checkpoint, spec.inference, spec.weights, self._prompt_format)
-        generator.report_steps_to(lambda: self._progress({"note": "answering"}))
-        return generator
+        return opened_model(
+            spec.checkpoint,
+            spec.inference,
+            spec.weights,
+            self._prompt_format,
+            spec.work_folder,
+            lambda: self._progress({"note": "answering"}),
+        )
 
-    def _answer(self, generator: LocalGenerator, suite: SuiteFile, by_id: dict[str, Example]) -> SuiteResult:
+    def _answer(self, generator: BatchGenerator, suite: SuiteFile, by_id: dict[str, Example]) -> SuiteResult:
         key = self._key(generator, suite)
         ids, items = list(by_id), list(by_id.values())
         log = RecordLog(self._spec.work_folder, suite.name, key.model_dump(), ids, self._spec.earlier)
@@ -198,7 +200,7 @@ class TestingSession:
 
     def _noise(
         self,
-        generator: LocalGenerator,
+        generator: BatchGenerator,
         suite: SuiteFile,
         key: RecordKey,
         by_id: dict[str, Example],
@@ -220,7 +222,7 @@ class TestingSession:
         one, two = (Evaluation(checkpoint_id=generator.weights, key=key, items=tuple(some)) for some in (first, second))
         return noise_floor(one, two) if items else None
 
-    def _refused(self, generator: LocalGenerator, items: list[Example]) -> frozenset[int]:
+    def _refused(self, generator: BatchGenerator, items: list[Example]) -> frozenset[int]:
         """The items that no checkpoint of this model can be asked: they count as not answered."""
         refusals = generator.refusals([item.prompt for item in items])
         if refusals:
@@ -233,7 +235,7 @@ class TestingSession:
         golds = [self._prompt_format.apply(item).answer or item.metadata.get("gold") for item in items]
         return [gold if isinstance(gold, str) else None for gold in golds]
 
-    def _key(self, generator: LocalGenerator, suite: SuiteFile) -> RecordKey:
+    def _key(self, generator: BatchGenerator, suite: SuiteFile) -> RecordKey:
         spec, hardware = self._spec, generator.hardware
         return RecordKey(
             weights=generator.weights,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -102,4 +102,50 @@ class Generator(Protocol):
 
     def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
         """Teacher-forced natural-log probabilities of each answer's tokens (and a text's end token), in order."""
+        ...
+
+
+class Conditions(Protocol):
+    """Engine and hardware: the fields that are part of an evaluation record's key."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def gpu_class(self) -> str: ...
+
+
+class BatchGenerator(Generator, Protocol):
+    """A Generator that hands on its answers as they come: a LocalGenerator or a VllmGenerator."""
+
+    @property
+    def hardware(self) -> Conditions: ...
+
+    def report_steps_to(self, beat: Callable[[], None]) -> None:
+        """Call ``beat`` while answers are being decoded, so that long work on a slow machine is seen to go on."""
+        ...
+
+    def refusals(self, chats: Sequence[Chat]) -> dict[int, str]:
+        """Why a chat cannot be asked, by its index."""
+        ...
+
+    def batches(
+        self,
+        chats: Sequence[Chat],
+        decoding: Decoding,
+        done: frozenset[int] = frozenset(),
+        drafts: Sequence[Reply | None] | None = None,
+        score_drafts: bool = True,
+    ) -> Iterator[tuple[tuple[int, ...], list[Generation]]]:
+        """Indices into ``chats`` with their answers, some at a time. What is all in ``done`` is left out.
+
+        ``drafts`` are the expected answers, whose log-probabilities an answer has with ``score_drafts``.
+        """
+        ...
+
+    def in_batches_of(self, rows: int) -> BatchGenerator:
+        """The same weights, with at most ``rows`` prompts decoded together."""
         ...

@@ -1,7 +1,7 @@
-"""Serving through vLLM: chats are tokenized here, with the template and profile of training, and vLLM runs the model.
+"""Serving through vLLM: checkpoints that vLLM processes run, and clients' requests to them.
 
 VllmEngine loads checkpoints and restarts replicas that have exited, VllmModel is one loaded checkpoint, and VllmQueue
-passes clients' requests to it. vllm_replica starts the vLLM processes; vllm_api is their HTTP API.
+passes clients' requests to it. How a checkpoint is run by vLLM is in ratchet.inference.vllm_generator.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer
-
-from ratchet.errors import BrokenCheckpoint, GenerationError, RatchetError, TransientError
-from ratchet.inference.chat_codec import AnswerText, ChatCodec
-from ratchet.inference.generator import Chat, Decoding, Generation, Reply
-from ratchet.inference.model_loading import Hardware, pick_hardware
+from ratchet.errors import RatchetError, TransientError
+from ratchet.inference.generator import Generation
+from ratchet.inference.model_loading import pick_hardware
 from ratchet.inference.prompt_format import PromptFormat
-from ratchet.inference.sampling import Answer, Prompt
+from ratchet.inference.sampling import Answer
+from ratchet.inference.vllm_generator import VllmGenerator
+from ratchet.inference.vllm_replica import START_TIMEOUT_S, VllmReplicas
 from ratchet.serving.http_errors import ApiError, BeingUnloaded
 from ratchet.serving.pending import PendingRequest, PendingScore
-from ratchet.serving.protocol import Conditions
-from ratchet.serving.vllm_replica import START_TIMEOUT_S, VllmReplica, VllmReplicas, checked_folder
 from ratchet.settings import Settings
 from ratchet.watchdog import Watch, Watchdog, WatchedThread
 
@@ -43,9 +40,6 @@ MERGED = "merged"
 """Folder beside the log, with merged weights of the loaded checkpoints of adapters."""
 
 STOP_TIMEOUT_S = 10.0
-
-CONCURRENCY = 16
-"""Requests in flight when the deployer checks a checkpoint."""
 
 RETRY_AFTER_S = 5
 """The Retry-After header for clients while vLLM is unreachable."""
@@ -67,7 +61,10 @@ class VllmEngine:
         self.settings = settings
         self._find_folder = find_folder
         self._hardware = pick_hardware(settings.inference)
-        self._replicas = VllmReplicas(settings.serving, self._hardware.dtype, log_file)
+        serving = settings.serving
+        self._replicas = VllmReplicas(
+            serving.vllm_command, self._hardware.dtype, log_file, serving.request_timeout_s, serving.max_batch
+        )
         self._loaded: list[VllmModel] = []
         self._merged_folder = log_file.parent / MERGED
         shutil.rmtree(self._merged_folder, ignore_errors=True)  # of a server that was killed
@@ -80,15 +77,14 @@ class VllmEngine:
 
     def __call__(self, path: Path, weights: str) -> VllmModel:
         """Load a folder. Raises BrokenCheckpoint, ServingError or TransientError."""
-        path = self._find_folder(path)
-        whole = checked_folder(path, weights, self._merged_folder)
-        try:
-            codec = _codec(path, weights, PromptFormat.configured(self.settings, time.time()))
-            model = VllmModel(whole, codec, self._replicas, self._hardware, is_copy=whole != path)
-        except BaseException:
-            if whole != path:
-                shutil.rmtree(whole, ignore_errors=True)
-            raise
+        model = VllmModel.load(
+            self._find_folder(path),
+            weights,
+            PromptFormat.configured(self.settings, time.time()),
+            self._replicas,
+            self._hardware,
+            self._merged_folder,
+        )
         self._loaded = [*(other for other in self._loaded if not other.is_closed), model]
         return model
 
@@ -113,55 +109,17 @@ class VllmEngine:
                     log.error("%s", error)
 
 
-class VllmModel:
+class VllmModel(VllmGenerator):
     """One loaded checkpoint, as a ServedModel."""
 
-    def __init__(
-        self, path: Path, codec: ChatCodec, replicas: VllmReplicas, hardware: Hardware, *, is_copy: bool = False
-    ):
-        """``is_copy`` says that the folder is removed with this model."""
-        self.weights = codec.weights
-        self._path = path
-        self._is_copy = is_copy
-        self._codec = codec
-        self._end_ids = sorted(codec.end_ids)
-        self._replicas = replicas
+    def __init__(self, *arguments: Any, **more: Any):
         self._lock = threading.Lock()
-        self._replica: VllmReplica = replicas.start(path, self.weights)
-        self.hardware = Conditions(
-            engine=f"vllm-{self._replica.api.version()}", dtype=hardware.dtype, gpu_class=hardware.gpu_class
-        )
         self.is_closed = False
-
-    @property
-    def context(self) -> int:
-        return self._codec.context
-
-    @property
-    def codec(self) -> ChatCodec:
-        return self._codec
-
-    @property
-    def text(self) -> AnswerText:
-        return self._codec.text
+        super().__init__(*arguments, **more)
 
     @property
     def constrains_answers(self) -> bool:
         return True
-
-    def prompt(self, chat: Chat, decoding: Decoding, occurrence: int = 0) -> Prompt:
-        return self._codec.prompt(chat, decoding, occurrence)
-
-    def generate(self, chats: Sequence[Chat], decoding: Decoding) -> list[Generation]:
-        prompts = self._codec.prompts(chats, decoding)
-        with ThreadPoolExecutor(CONCURRENCY, "vllm-generate") as pool:
-            return list(pool.map(self._complete, prompts))
-
-    def score(self, chats: Sequence[Chat], answers: Sequence[Reply]) -> list[tuple[float, ...]]:
-        replica = self._replica
-        with ThreadPoolExecutor(CONCURRENCY, "vllm-score") as pool:
-            rows = self._codec.scored(chats, answers)
-            return list(pool.map(lambda row: replica.api.score(replica.model, *row), rows))
 
     def answer(self, pending: PendingRequest | PendingScore) -> None:
         """Answer a client's request, token by token if it is streamed, or score a text."""
@@ -169,7 +127,7 @@ class VllmModel:
             replica = self._replica
             pending.settle(replica.api.score_text(replica.model, pending.token_ids, pending.top))
             return
-        generation = self._stream(pending) if pending.is_streamed else self._complete(pending.prompt)
+        generation = self._stream(pending) if pending.is_streamed else self.complete(pending.prompt)
         if generation is not None:
             pending.settle(generation)
 
@@ -184,15 +142,7 @@ class VllmModel:
     def close(self) -> None:
         with self._lock:
             self.is_closed = True
-            self._replica.stop()
-            if self._is_copy:
-                shutil.rmtree(self._path, ignore_errors=True)
-
-    def _complete(self, prompt: Prompt) -> Generation:
-        started, replica = time.perf_counter(), self._replica
-        whole = replica.api.complete(replica.model, prompt, self._end_ids)
-        answer = Answer(list(whole.token_ids), list(whole.logprobs), top_logprobs=list(whole.top))
-        return self._generation(prompt, answer, whole.finish_reason, started)
+            super().close()
 
     def _stream(self, pending: PendingRequest) -> Generation | None:
         """The answer, or None once its client has stopped waiting."""
@@ -207,35 +157,7 @@ class VllmModel:
                 if pending.on_token(answer):
                     return None
             finish_reason = delta.finish_reason or finish_reason
-        return self._generation(prompt, answer, finish_reason, started)
-
-    def _generation(self, prompt: Prompt, answer: Answer, finish_reason: str | None, started: float) -> Generation:
-        if finish_reason not in ("stop", "length"):
-            raise GenerationError(f"vLLM ended an answer of {self._path} with finish_reason {finish_reason!r}.")
-        answer.stopped, answer.done = finish_reason == "stop", True
-        answer.latency_s = time.perf_counter() - started
-        return self._codec.generation(prompt, answer)
-
-
-def _codec(path: Path, weights: str, prompt_format: PromptFormat) -> ChatCodec:
-    """Build the codec. Raises BrokenCheckpoint for an unreadable tokenizer, and for a profile with logits processors.
-
-    vLLM would not run those, so the served model would differ from the one that was judged.
-    """
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        config = AutoConfig.from_pretrained(path, **options).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
-        raise BrokenCheckpoint(f"{path} cannot be read: {error}") from error
-    context = int(getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length)
-    codec = ChatCodec(tokenizer, prompt_format, context, weights)
-    if codec.processors:
-        raise BrokenCheckpoint(
-            f"profile {prompt_format.profile.name!r} needs logits processors, which vLLM does not run: "
-            "serve it with serving.engine = embedded."
-        )
-    return codec
+        return self.generation(prompt, answer, finish_reason, started)
 
 
 class VllmQueue:

@@ -4,16 +4,43 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from ratchet.settings.section import Section
+
+VLLM_COMMAND = (
+    "vllm serve {path} --served-model-name {name} --host 127.0.0.1 --port {port} --dtype {dtype} "
+    "--generation-config vllm --gpu-memory-utilization 0.4"
+)
+
+
+def _names_what_it_starts(command: str) -> str:
+    try:
+        command.format(path="", name="", port=0, dtype="")
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(f"unknown placeholder {error}: known are {{path}}, {{name}}, {{port}}, {{dtype}}") from error
+    missing = [name for name in ("{path}", "{name}", "{port}") if name not in command]
+    if missing:
+        raise ValueError(f"it must contain {' and '.join(missing)}")
+    return command
+
+
+VllmCommand = Annotated[str, AfterValidator(_names_what_it_starts)]
 
 
 class InferenceSettings(Section):
     """How a local model is loaded and batched, and how a remote one is called."""
 
+    engine: Literal["embedded", "vllm"] = Field(
+        "embedded",
+        description="What answers in testing, mining and correction: their own process, or a vLLM that they start for "
+        "each checkpoint. It starts for a minute and then answers several times faster on a GPU.",
+    )
+    vllm_command: VllmCommand = Field(
+        VLLM_COMMAND, description="Starts vLLM for one checkpoint; {path}, {name}, {port} and {dtype} are filled in."
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
@@ -39,9 +66,8 @@ class ServingSettings(Section):
     engine: Literal["embedded", "vllm"] = Field(
         "embedded", description="What runs the models: this process, or vLLM processes that it starts."
     )
-    vllm_command: str = Field(
-        "vllm serve {path} --served-model-name {name} --host 127.0.0.1 --port {port} --dtype {dtype} "
-        "--generation-config vllm --gpu-memory-utilization 0.4",
+    vllm_command: VllmCommand = Field(
+        VLLM_COMMAND,
         description="Starts vLLM for one checkpoint; {path}, {name}, {port} and {dtype} are filled in.",
     )
     host: str = Field("127.0.0.1", description="Address that the server binds.")
@@ -92,20 +118,6 @@ class ServingSettings(Section):
             if name != "*" and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
                 raise ValueError(f"{name!r} is no name of a host: it is like models.example.org, without a port")
         return names
-
-    @field_validator("vllm_command")
-    @classmethod
-    def _names_what_it_starts(cls, command: str) -> str:
-        try:
-            command.format(path="", name="", port=0, dtype="")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"unknown placeholder {error}: known are {{path}}, {{name}}, {{port}}, {{dtype}}"
-            ) from error
-        missing = [name for name in ("{path}", "{name}", "{port}") if name not in command]
-        if missing:
-            raise ValueError(f"it must contain {' and '.join(missing)}")
-        return command
 
     @property
     def base_url(self) -> str:

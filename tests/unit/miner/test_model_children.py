@@ -36,8 +36,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    folder = build_tiny_model(tmp_path_factory.mktemp("checkpoint") / "model", seed=3, initializer_range=0.3)
-    return ModelSpec(checkpoint=folder, weights=weights_digest(folder), decoding=Decoding(max_new_tokens=8))
+    scratch = tmp_path_factory.mktemp("checkpoint")
+    folder = build_tiny_model(scratch / "model", seed=3, initializer_range=0.3)
+    decoding = Decoding(max_new_tokens=8)
+    return ModelSpec(checkpoint=folder, weights=weights_digest(folder), scratch=scratch, decoding=decoding)
 
 
 def mined(model: ModelSpec, **fields: Any) -> MiningResult:

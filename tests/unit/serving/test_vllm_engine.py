@@ -12,9 +12,9 @@ import pytest
 from ratchet.errors import ServingError
 from ratchet.inference.generator import Decoding
 from ratchet.inference.sampling import Prompt
+from ratchet.inference.vllm_replica import VllmReplicas
 from ratchet.serving.pending import PendingRequest
 from ratchet.serving.vllm_engine import VllmEngine, VllmQueue
-from ratchet.serving.vllm_replica import VllmReplicas
 from ratchet.settings import Settings
 from ratchet.settings.serving import ServingSettings
 from ratchet.watchdog import Watchdog
@@ -79,7 +79,7 @@ def command(program: str) -> str:
 
 def start_error(tmp_path: Path, settings: ServingSettings, **times: float) -> str:
     """The error of a checkpoint that is served with these settings."""
-    replicas = VllmReplicas(settings, "bf16", tmp_path / "log", **times)
+    replicas = VllmReplicas(settings.vllm_command, "bf16", tmp_path / "log", 10.0, 4, **times)
     with pytest.raises(ServingError) as caught:
         replicas.start(Path("/checkpoint"), "w")
     return str(caught.value)

@@ -181,7 +181,9 @@ def _spec(
     digest = hashlib.sha256(case.checkpoint.id.encode()).digest()
     checkpoint = work.artifacts.fetch(case.checkpoint.artifact)
     return MiningSpec(
-        model=ModelSpec.configured(work.settings, checkpoint, case.checkpoint.weights, case.suite.created_at),
+        model=ModelSpec.configured(
+            work.settings, checkpoint, case.checkpoint.weights, case.suite.created_at, work.folder
+        ),
         cells=tuple(cells),
         answered=tuple(answer for answer in answers if answer.cell in cells),
         held_out=held_out(work.settings.suites).with_keys(text_keys),

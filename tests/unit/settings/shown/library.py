@@ -41,6 +41,9 @@ SHOWN: dict[str, dict[str, tuple[str, ...]]] = {
             "inference.dtype",
         ),
     },
+    "unit/evaluation/test_vllm_suites.py": {
+        "test_suites_are_answered_by_a_vllm_that_is_started_for_them": ("inference.engine", "inference.vllm_command"),
+    },
     "unit/inference/test_local_generator.py": {
         "test_how_much_is_answered_at_once_is_limited": ("inference.batch_size",),
     },

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +23,9 @@ from ratchet.disk import disk_errors, require_room
 from ratchet.errors import BrokenCheckpoint, ServingError
 from ratchet.inference.adapter_folder import is_adapter, whole_base
 from ratchet.inference.model_folder import check_folder, weight_files, weights_digest
+from ratchet.inference.vllm_api import VllmApi
 from ratchet.ports import free_port
 from ratchet.processes.managed_process import end_with_parent
-from ratchet.serving.vllm_api import VllmApi
-from ratchet.settings.serving import ServingSettings
 
 START_TIMEOUT_S = 900.0
 """Reading a large model from a slow disk and compiling its kernels takes minutes, but not a quarter of an hour."""
@@ -111,12 +111,18 @@ class VllmReplica:
 
 @dataclass
 class VllmReplicas:
-    """Starts ``serving.vllm_command``. ``log_file`` receives the output of all processes."""
+    """Starts the command of a setting. ``log_file`` receives the output of all processes.
 
-    settings: ServingSettings
+    ``on_wait`` is called again and again while one starts, which takes from half a minute to many.
+    """
+
+    command: str
     dtype: str
     log_file: Path
+    request_timeout_s: float
+    connections: int
     start_timeout_s: float = START_TIMEOUT_S
+    on_wait: Callable[[], None] = lambda: None
     _replicas: list[VllmReplica] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -124,24 +130,30 @@ class VllmReplicas:
         """Start a replica and wait until it is healthy. Raises ServingError, quoting the log, if that fails."""
         name = f"ratchet-{weights[:16]}"
         port = free_port()
-        command = self.settings.vllm_command.format(
+        command = self.command.format(
             path=shlex.quote(str(path.resolve())), name=shlex.quote(name), port=port, dtype=_DTYPES[self.dtype]
         )
-        with self.log_file.open("ab") as log:
-            process = subprocess.Popen(
-                shlex.split(command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=end_with_parent,
-            )
-        api = VllmApi(f"http://127.0.0.1:{port}", self.settings.request_timeout_s, self.settings.max_batch)
+        process = self._started(command)
+        api = VllmApi(f"http://127.0.0.1:{port}", self.request_timeout_s, self.connections)
         replica = VllmReplica(api, name, process)
         with self._lock:
             self._replicas = [*(other for other in self._replicas if other.is_running), replica]
         self._wait(replica, command)
         return replica
+
+    def _started(self, command: str) -> subprocess.Popen[bytes]:
+        try:
+            with self.log_file.open("ab") as log:
+                return subprocess.Popen(
+                    shlex.split(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    preexec_fn=end_with_parent,
+                )
+        except FileNotFoundError as error:
+            raise ServingError(f"`{command}`: {error}: install vLLM, or name its program (vllm_command).") from error
 
     @property
     def processes(self) -> tuple[subprocess.Popen[bytes], ...]:
@@ -157,6 +169,7 @@ class VllmReplicas:
         while not replica.api.is_healthy():
             code = replica.process.poll()
             if code is None and time.monotonic() < deadline:
+                self.on_wait()
                 time.sleep(POLL_S)
                 continue
             replica.stop()

@@ -10,7 +10,7 @@ import pytest
 from ratchet.errors import TransientError
 from ratchet.inference.generator import Decoding
 from ratchet.inference.sampling import Prompt
-from ratchet.serving.vllm_api import VllmApi
+from ratchet.inference.vllm_api import VllmApi
 
 PAGE = httpx.Response(200, html="<h1>Back soon</h1>")
 PROMPT = Prompt(token_ids=(1,), max_new_tokens=4, decoding=Decoding(), occurrence=0)
