@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from ratchet.evaluation.answer_suites import SuiteFile, TestingSession, TestingSpec, read_suite
 from ratchet.evaluation.record import ItemRecord
-from ratchet.inference.generator import Decoding
+from ratchet.inference.generator import BatchGenerator, Decoding
 from ratchet.inference.local_generator import LocalGenerator
 from ratchet.settings.judging import SuiteSettings
 from ratchet.settings.serving import InferenceSettings
@@ -87,8 +88,8 @@ class LoadedSession(TestingSession):
         super().__init__(spec, lambda _progress: None)
         self._generator = generator
 
-    def _load(self) -> LocalGenerator:
-        return self._generator
+    def _opened(self) -> AbstractContextManager[BatchGenerator]:
+        return nullcontext(self._generator)
 
 
 def fresh(folder: Path) -> Path:

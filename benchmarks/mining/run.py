@@ -21,6 +21,7 @@ import argparse
 import json
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -122,7 +123,9 @@ def pairs(session: Session, artifacts: ArtifactStore, settings: Settings, run: s
         if not cells:
             continue
         before, after = (
-            ModelSpec.configured(settings, artifacts.fetch(c.artifact), c.weights, suite.created_at)
+            ModelSpec.configured(
+                settings, artifacts.fetch(c.artifact), c.weights, suite.created_at, settings.work_folder
+            )
             for c in (one, other)
         )
         answers = [
@@ -143,7 +146,14 @@ def keys_of(session: Session, artifacts: ArtifactStore, batches: set[str | None]
 
 def compared(pair: Pair, searches: int, drawn_items: int) -> dict[str, Any]:
     """Failures at the next checkpoint of what was mined, by both orders, and of random problems."""
-    before, after = (AnsweringModel(spec, lambda _message: None) for spec in pair.specs)
+    with ExitStack() as stack:
+        before, after = (stack.enter_context(AnsweringModel.opened(spec, lambda _message: None)) for spec in pair.specs)
+        return _compared(pair, before, after, searches, drawn_items)
+
+
+def _compared(
+    pair: Pair, before: AnsweringModel, after: AnsweringModel, searches: int, drawn_items: int
+) -> dict[str, Any]:
     held = held_out(pair.settings.suites)
     tallies: dict[str, defaultdict[str, Counter[str]]] = {order: defaultdict(Counter) for order in ORDERS}
     found = Counter[str]()

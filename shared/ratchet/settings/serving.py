@@ -36,7 +36,7 @@ class InferenceSettings(Section):
     engine: Literal["embedded", "vllm"] = Field(
         "embedded",
         description="What answers in testing, mining and correction: their own process, or a vLLM that they start for "
-        "each checkpoint. It starts for a minute and then answers several times faster on a GPU.",
+        "each checkpoint, which takes about a minute and pays where suites take many.",
     )
     vllm_command: VllmCommand = Field(
         VLLM_COMMAND, description="Starts vLLM for one checkpoint; {path}, {name}, {port} and {dtype} are filled in."

@@ -22,7 +22,7 @@ from tests.support.server_processes import VLLM_COMMAND
 
 from .asking import Spec, records, run
 
-IN_VLLM = {"engine": "vllm", "vllm_command": VLLM_COMMAND, "batch_size": 8}
+IN_VLLM: dict[str, Any] = {"engine": "vllm", "vllm_command": VLLM_COMMAND, "batch_size": 8}
 
 
 def vllm_processes() -> list[int]:
@@ -31,7 +31,8 @@ def vllm_processes() -> list[int]:
 
 def test_suites_are_answered_by_a_vllm_that_is_started_for_them(spec: Spec, tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
-    result = run(spec(inference=IN_VLLM, parent_degenerate=True), told.append)
+    inference = {"engine": "vllm", "vllm_command": VLLM_COMMAND, "batch_size": 8}
+    result = run(spec(inference=inference), told.append)
     assert result.broken is None
     assert {name: suite.n for name, suite in result.suites.items()} == {"eval": 40, "probe": 20}
     assert result.suites["eval"].key.engine == "vllm-0.32.0"

@@ -124,5 +124,5 @@ def test_items_mined_before_are_not_asked_again(model: ModelSpec) -> None:
 
 def test_the_model_is_asked_with_the_configured_decoding() -> None:
     settings = Settings(suites={"max_new_tokens": 7}, profile={"name": "regime3"}, inference={"batch_size": 3})
-    told = ModelSpec.configured(settings, Path("checkpoint"), "weights", 0.0)
+    told = ModelSpec.configured(settings, Path("checkpoint"), "weights", 0.0, Path("scratch"))
     assert (told.decoding.max_new_tokens, told.profile, told.inference.batch_size) == (7, "regime3", 3)

@@ -26,6 +26,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "hub": machine.hub,
     "proxy": machine.proxies,
     "gpu": machine.cards,
+    "vllm": machine.vllm,
     "training": machine.training,
     "systems": machine.systems,
     "ledger": stores.ledger,

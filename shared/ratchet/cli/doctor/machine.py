@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from ratchet.lines import read_lines
 from ratchet.proxies import configured
 from ratchet.settings import Settings
 from ratchet.settings.control import TRAINER
+from ratchet.settings.serving import InferenceSettings, ServingSettings
 from ratchet.settings.stores import read_secret
 from ratchet.systems import registry
 from ratchet.training_memory import model_facts
@@ -104,6 +106,21 @@ def hub(settings: Settings) -> Finding:
     if (kind := file_system(cache, mounted())) in IN_MEMORY:
         return Finding("hub", "note", f"{text}, in memory ({kind}): set HF_HOME to a folder on a disk")
     return Finding("hub", "ok", text)
+
+
+def vllm(settings: Settings) -> Finding:
+    """Whether the program is there that the settings start vLLM with."""
+    commands: dict[str, ServingSettings | InferenceSettings] = {
+        "serving": settings.serving,
+        "inference": settings.inference,
+    }
+    asked = {name: section.vllm_command for name, section in commands.items() if section.engine == "vllm"}
+    for name, command in asked.items():
+        program = shlex.split(command)[0]
+        if shutil.which(program) is None:
+            why = f"{name}.engine is vllm, and there is no program {program}: install vLLM in an environment of its own"
+            return Finding("vllm", "bad", f"{why}, and name it in {name}.vllm_command")
+    return Finding("vllm", "ok", f"used by {' and '.join(asked)}" if asked else "not used")
 
 
 def proxies(_settings: Settings) -> Finding:

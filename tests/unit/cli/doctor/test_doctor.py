@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -71,7 +72,7 @@ def finding(settings: Settings, check: str) -> Finding:
 
 
 def settled(home: Path, **sections: Any) -> Settings:
-    return Settings(home=home, serving={"port": 0}, **sections)
+    return Settings(home=home, **{"serving": {"port": 0}, **sections})
 
 
 def with_workers(home: Path, **versions: str) -> Settings:
@@ -397,6 +398,16 @@ def test_where_a_model_of_the_hub_is_downloaded_to_is_named(tmp_path: Path, monk
     found = finding(settings, "hub")
     assert (found.state, found.text.endswith("in memory (tmpfs): set HF_HOME to a folder on a disk")) == ("note", True)
     assert finding(settled(tmp_path / "home"), "hub").text == "no model of the hub is asked for"
+
+
+@pytest.mark.parametrize("section", ["serving", "inference"])
+def test_a_vllm_that_the_settings_start_has_to_be_there(tmp_path: Path, section: str) -> None:
+    assert finding(settled(tmp_path / "home"), "vllm").text == "not used"
+    told = {"engine": "vllm", "vllm_command": "no-such-vllm serve {path} {name} {port}"}
+    found = finding(settled(tmp_path / "home", **{section: told}), "vllm")
+    assert (found.state, f"name it in {section}.vllm_command" in found.text) == ("bad", True)
+    told["vllm_command"] = f"{sys.executable} serve {{path}} {{name}} {{port}}"
+    assert finding(settled(tmp_path / "home", **{section: told}), "vllm").text == f"used by {section}"
 
 
 def test_the_disk_is_compared_with_what_a_save_of_the_model_takes(tmp_path: Path) -> None:
