@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -15,13 +16,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from ratchet.errors import RatchetError, SettingsError, TransientError
 
 FULL_BYTES = 10_000_000
 """A disk with less free space counts as full: even a log or a batch may not fit."""
 
+MOUNTS = Path("/proc/self/mounts")
+
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 _PRIVATE = 0o700
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FAILING = frozenset({errno.EIO, errno.ESTALE, errno.ENOTCONN})
@@ -136,8 +138,16 @@ NOT_LOCAL = REMOTE | {"9p", "drvfs", "exfat", "vfat"}
 
 
 def mounted() -> list[tuple[str, str]]:
-    """The mount points of this machine with the types of their file systems."""
-    return [(each.mountpoint, each.fstype) for each in psutil.disk_partitions(all=True)]
+    """The mount points of this machine with the types of their file systems; empty where Linux does not list them.
+
+    Read without psutil, whose import would take a tenth of the time of a command. The format is that of fstab(5).
+    """
+    try:
+        lines = os.fsdecode(MOUNTS.read_bytes()).split("\n")
+    except OSError:
+        return []
+    fields = (line.split(" ") for line in lines if line)
+    return [(_ESCAPED.sub(lambda found: chr(int(found[1], 8)), point), kind) for _, point, kind, *_ in fields]
 
 
 def require_local(folder: Path) -> None:

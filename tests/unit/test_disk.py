@@ -110,6 +110,16 @@ def test_a_ledger_on_a_disk_of_another_machine_is_refused(tmp_path: Path, monkey
     Ledger("sqlite:///:memory:").close()
 
 
+def test_mounts_are_read_as_linux_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ("/proc", "proc") in disk.mounted()
+    monkeypatch.setattr(disk, "MOUNTS", tmp_path / "mounts")
+    assert disk.mounted() == []
+    disk.MOUNTS.write_bytes(
+        rb"server:/a\040b /mnt/a\040b\134c nfs4 rw,relatime 0 0" + b"\n/dev/sda1 /\xff ext4 rw 0 0\n"
+    )
+    assert disk.mounted() == [("/mnt/a b\\c", "nfs4"), ("/\udcff", "ext4")]
+
+
 def test_the_file_system_of_a_folder_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
     mounts = [("/", "ext4"), (str(tmp_path / "mnt"), "cifs"), (str(tmp_path / "mnt-of-mine"), "xfs")]
     (tmp_path / "mnt").mkdir()
