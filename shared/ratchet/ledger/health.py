@@ -91,6 +91,13 @@ def failing_workers(session: Session, now: float) -> list[WorkerRow]:
     return _recent(session, or_(WorkerRow.state == "failed", dies_again), now)
 
 
+def expected_workers(session: Session, now: float) -> tuple[list[WorkerRow], list[WorkerRow]]:
+    """Those that are present and those that are missing, of all that did not report a stop or a failure."""
+    query = select(WorkerRow).where(is_expected(), WorkerRow.seen_at > now - LISTED_S).order_by(WorkerRow.name)
+    rows = list(session.scalars(query))
+    return [w for w in rows if now - w.seen_at < PRESENT_S], [w for w in rows if now - w.seen_at >= PRESENT_S]
+
+
 def waiting_workers(session: Session, now: float) -> list[WorkerRow]:
     """Workers that wait for something other than their subjects, such as space on a full disk."""
     return _recent(session, WorkerRow.state == "waiting", now)

@@ -40,7 +40,7 @@ from ratchet.views.activity import recent
 from ratchet.views.event_words import Names
 from ratchet.views.presence import hosts_present, read_presence
 from ratchet.views.view_model import Busy, CheckpointView, Deployed, Queue, TaskView, Training, View, training_line
-from ratchet.wording import shortened
+from ratchet.wording import duration, shortened
 
 SHOWN_POOL = "eval"
 CHUNK = 1_000
@@ -219,6 +219,9 @@ def _warnings(session: Session, settings: Settings, now: float) -> Iterator[str]
     for worker in health.failing_workers(session, now):
         last = shortened(health.last_line(worker.error), ROOM)
         yield f"{worker.name} fails when it is started: {last}: `ratchet doctor` shows the traceback"
+    for worker in health.expected_workers(session, now)[1]:
+        unseen = duration(now - worker.seen_at)
+        yield f"{worker.name} has not been seen for {unseen}: check that machine, or `ratchet logs {worker.system}`"
     fallback = session.scalar(select(ServingRow.fallback_reason).limit(1))
     if fallback is not None:
         yield fallback

@@ -18,10 +18,17 @@ from ratchet.cli.doctor.machine import shared_passwords, weak_passwords
 from ratchet.errors import TransientError
 from ratchet.ledger import Ledger
 from ratchet.ledger.drills import age_s, last_drill
-from ratchet.ledger.health import LISTED_S, PRESENT_S, failing_workers, is_expected, waiting_workers
+from ratchet.ledger.health import (
+    DAMAGE_SHOWN_S,
+    damages_since,
+    expected_workers,
+    failing_workers,
+    last_line,
+    waiting_workers,
+)
 from ratchet.ledger.ledger import counter_value
 from ratchet.ledger.migrate import require_current
-from ratchet.ledger.tables import WorkerRow
+from ratchet.ledger.tables import DeadLetterRow, WorkerRow
 from ratchet.ports import is_free, port_owner
 from ratchet.run import run_lock
 from ratchet.serving.client import ServingClient
@@ -32,6 +39,8 @@ from ratchet.wording import duration
 CLOCK_LIMIT_S = 2.0
 DAY_S = 86_400.0
 NO_ARTIFACT = "0" * 64
+DEAD_SHOWN = 3
+"""Dead letters that are named; the others are counted."""
 
 
 def ledger(settings: Settings) -> Finding:
@@ -235,7 +244,7 @@ def _belongs_to_run(worker: WorkerRow, settings: Settings) -> bool:
 
 
 def failures(settings: Settings) -> Finding:
-    """Whether a worker fails at each start, with its traceback, or waits for something."""
+    """Whether a worker fails at each start, with its traceback, or waits; what is damaged; and what was given up."""
     if _has_no_ledger(settings):
         return Finding("failures", "ok", "no worker has been started yet")
     with opened(settings) as ledger:
@@ -243,14 +252,21 @@ def failures(settings: Settings) -> Finding:
         now = ledger.now()
         with ledger.read() as session:
             failed, waits = failing_workers(session, now), waiting_workers(session, now)
+            damages = damages_since(session, now - DAMAGE_SHOWN_S)
+            dead = list(session.scalars(select(DeadLetterRow).where(DeadLetterRow.resolved_at.is_(None))))
     if failed:
         text = "\n".join(
             f"{w.name} has failed {w.failures} times in a row, and is restarted:\n{w.error}" for w in failed
         )
         return Finding("failures", "bad", text.rstrip())
-    if waits:
-        return Finding("failures", "note", "; ".join(f"{w.name} waits: {w.error}" for w in waits))
-    return Finding("failures", "ok", "no worker fails at its start or is waiting")
+    noted = [f"{w.name} waits: {w.error}" for w in waits]
+    noted += [f"{damage.error} {damage.consequence}" for damage in damages]
+    noted += [f"{d.system} gave up {d.subject_kind} {d.subject_id}: {last_line(d.error)}" for d in dead[:DEAD_SHOWN]]
+    if dead:
+        noted.append(f"{len(dead)} dead letter{'s' * (len(dead) > 1)} in all: `ratchet dead list`")
+    if noted:
+        return Finding("failures", "note", "; ".join(noted))
+    return Finding("failures", "ok", "no worker fails at its start or is waiting, nothing is damaged or given up")
 
 
 def drill(settings: Settings) -> Finding:
@@ -291,16 +307,9 @@ def _workers(settings: Settings) -> tuple[list[WorkerRow], list[WorkerRow]]:
         return [], []
     with opened(settings) as ledger:
         require_current(ledger)
-        return _by_presence(ledger)
+        with ledger.read() as session:
+            return expected_workers(session, ledger.now())
 
 
 def _has_no_ledger(settings: Settings) -> bool:
     return settings.ledger.url is None and not (settings.home / "ledger.db").exists()
-
-
-def _by_presence(ledger: Ledger) -> tuple[list[WorkerRow], list[WorkerRow]]:
-    now = ledger.now()
-    query = select(WorkerRow).where(is_expected(), WorkerRow.seen_at > now - LISTED_S).order_by(WorkerRow.name)
-    with ledger.read() as session:
-        rows = list(session.scalars(query))
-    return [w for w in rows if now - w.seen_at < PRESENT_S], [w for w in rows if now - w.seen_at >= PRESENT_S]
