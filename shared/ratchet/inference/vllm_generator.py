@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -168,8 +169,8 @@ class VllmGenerator:
 
     def in_batches_of(self, rows: int) -> VllmGenerator:
         """The same loaded checkpoint, asked with at most ``rows`` requests in flight. Close the original alone."""
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, _concurrency=rows)
+        other = copy(self)
+        other._concurrency = rows
         return other
 
     def complete(self, prompt: Prompt) -> Generation:
