@@ -16,6 +16,8 @@ __all__ = ["migrated", "postgres", "small_disk"]
 
 MEMORY_DISK = Path("/dev/shm")
 ROOM_BYTES = 2_000_000_000
+UMASK = os.umask(0o022)
+os.umask(UMASK)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,11 +40,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(autouse=True)
 def _restored_umask() -> Generator[None]:
-    """What writes into a home hides its files from other users, for the rest of the process."""
-    before = os.umask(0o022)
-    os.umask(before)
+    """What writes into a home hides its files from other users, for the rest of the process: also a fixture of a whole
+    module, which comes before this one."""
+    os.umask(UMASK)
     yield
-    os.umask(before)
+    os.umask(UMASK)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,12 @@ IN_VLLM: dict[str, Any] = {"engine": "vllm", "vllm_command": VLLM_COMMAND, "batc
 
 
 def vllm_processes() -> list[int]:
-    return [child.pid for child in psutil.Process().children(recursive=True) if "serve" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # one that ends meanwhile
+            if "serve" in child.cmdline():
+                found.append(child.pid)
+    return found
 
 
 def test_suites_are_answered_by_a_vllm_that_is_started_for_them(spec: Spec, tmp_path: Path) -> None:
