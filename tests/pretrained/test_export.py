@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.support.adapters import build_adapter
 from tests.support.pretrained import pretrained_model
 
-pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1_800)]
 
 
 def test_a_pretrained_model_with_adapters_is_exported_as_it_was_judged(tmp_path: Path) -> None:

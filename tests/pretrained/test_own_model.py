@@ -28,7 +28,7 @@ from ratchet.user_tasks.general import read_prompts
 
 from tests.support.pretrained import pretrained_model
 
-pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1_800)]
 
 BABI = Path(__file__).parents[1] / "data" / "babi_qa1_100.jsonl"
 PROMPTS = tuple(prompt for prompt in read_prompts("builtin") if len(prompt) < 38)

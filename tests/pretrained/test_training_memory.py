@@ -15,7 +15,7 @@ from trainer.segment import SegmentResult, SegmentSpec
 
 from tests.support.pretrained import pretrained_model
 
-pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1_800)]
 
 ROW_TOKENS = 256
 ANSWER_TOKENS = 40
