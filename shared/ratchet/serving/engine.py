@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ratchet.artifacts.artifact_store import artifact_store
-from ratchet.inference.generator import Chat, Decoding, Generation, Reply
+from ratchet.inference.generator import Chat, Conditions, Decoding, Generation, Reply
 from ratchet.inference.prompt_format import PromptFormat
 from ratchet.serving.batcher import Batcher
 from ratchet.settings import Settings
@@ -75,19 +75,6 @@ def folder_finder(settings: Settings) -> Callable[[Path], Path]:
     return find
 
 
-class EngineInfo(Protocol):
-    """See ratchet.serving.protocol.Conditions."""
-
-    @property
-    def engine(self) -> str: ...
-
-    @property
-    def dtype(self) -> str: ...
-
-    @property
-    def gpu_class(self) -> str: ...
-
-
 class ServedModel(Protocol):
     """A loaded checkpoint: a LocalGenerator or a VllmModel."""
 
@@ -95,7 +82,7 @@ class ServedModel(Protocol):
     def weights(self) -> str: ...
 
     @property
-    def hardware(self) -> EngineInfo: ...
+    def hardware(self) -> Conditions: ...
 
     @property
     def context(self) -> int: ...
